@@ -1,0 +1,1 @@
+"""Attention kernels that know Multiverse visibility; they import neither engine nor SGLang."""

@@ -1,0 +1,260 @@
+"""SGLang on a plain CPU: the out-of-tree platform `multiverse_cpu`.
+
+SGLang looks for platforms in the entry-point group `sglang.srt.platforms` and
+calls `activate` in every process, while its own modules are being imported.
+Two rules follow. Nothing heavy is imported at the top of this module. And the
+platform stays out of the way wherever an accelerator is found, or where the
+user asked for something else.
+
+On such a machine SGLang alone cannot serve: without a platform it asks for
+vLLM's kernels, and its own CPU engine needs AMX. This one routes every
+operator to its torch-native form, which needs no instruction set in particular.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psutil
+import torch
+from sglang.srt.platforms.cpu import CpuSRTPlatform
+from sglang.srt.platforms.device_mixin import PlatformEnum
+
+if TYPE_CHECKING:
+    from sglang.srt.configs.model_config import ModelConfig
+
+logger = logging.getLogger(__name__)
+
+PLATFORM_NAME = "multiverse_cpu"
+_GROUP = "sglang.srt.platforms"
+_QUALNAME = f"{__name__}:MultiverseCpuPlatform"
+
+# torch modules whose `is_available()` says that an accelerator can be used. A
+# backend that ships apart from torch (npu, musa, hpu) appears as an attribute
+# once its package is installed, because torch loads such backends by itself.
+_ACCELERATORS = ("cuda", "xpu", "mps", "npu", "musa", "hpu", "mtia")
+
+# Capabilities under which a bf16 matrix product is not emulated. AVX-512
+# without avx512_bf16 is not among them: it is slower than fp32 there.
+_NATIVE_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+
+# Of what is free before the model loads, the share that weights and KV may take.
+_MEMORY_FRACTION = 0.8
+# Of the machine's memory, the share that the KV pool may take.
+_KV_SHARE = 1 / 8
+# The pool need not hold more than this many requests of full context length.
+_KV_CONTEXTS = 64
+# Rows of the request table; each costs 4 bytes per position of the context.
+_MAX_RUNNING_REQUESTS = 256
+
+
+class Memory(NamedTuple):
+    """Bytes of memory that this process may use, and that are free."""
+
+    total: int
+    available: int
+
+
+def activate() -> str | None:
+    """The platform's name for SGLang, or None where it must stay out of the way."""
+    if os.environ.get("SGLANG_USE_CPU_ENGINE") == "1":
+        return None
+    if os.environ.get("SGLANG_PLATFORM", "") not in ("", PLATFORM_NAME):
+        return None
+    if requested_device(sys.argv[1:]) not in (None, "cpu"):
+        return None
+    if has_accelerator() or _another_platform_activates():
+        return None
+    return _QUALNAME
+
+
+def requested_device(argv: Sequence[str]) -> str | None:
+    """What the command line says after `--device`, without an index; None if nothing."""
+    device: str | None = None
+    for position, argument in enumerate(argv):
+        if argument == "--device" and position + 1 < len(argv):
+            device = argv[position + 1]
+        elif argument.startswith("--device="):
+            device = argument.partition("=")[2]
+    return None if device is None else device.split(":")[0]
+
+
+def has_accelerator() -> bool:
+    """Whether torch, as installed, can use anything but the CPU."""
+    if importlib.util.find_spec("habana_frameworks") is not None:
+        return True
+    for name in _ACCELERATORS:
+        is_available = getattr(getattr(torch, name, None), "is_available", None)
+        if is_available is not None and is_available():
+            return True
+    # torch_musa is reached through another package, so the build alone tells.
+    return getattr(torch.version, "musa", None) is not None
+
+
+def has_native_bf16() -> bool:
+    """Whether the CPU multiplies bf16 matrices in hardware."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in _NATIVE_BF16)
+
+
+def _another_platform_activates() -> bool:
+    """Whether a vendor's platform claims this machine; SGLang refuses to start with two."""
+    for entry_point in entry_points(group=_GROUP):
+        if entry_point.name == PLATFORM_NAME:
+            continue
+        try:
+            if entry_point.load()() is not None:
+                return True
+        except Exception:  # SGLang reports a broken platform itself.
+            continue
+    return False
+
+
+def _read_limit(path: str) -> int | None:
+    """A cgroup file's number; None if there is none, or no limit."""
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def usable_memory() -> Memory:
+    """Memory of the machine or, in a container, of its cgroup."""
+    machine = psutil.virtual_memory()
+    total, available = int(machine.total), int(machine.available)
+    for limit_file, usage_file in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        limit, usage = _read_limit(limit_file), _read_limit(usage_file)
+        if limit is not None and limit < total:
+            total = limit
+            available = min(available, max(0, limit - (usage or 0)))
+    return Memory(total, available)
+
+
+def kv_token_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of KV per token, all layers, before tensor parallelism divides them."""
+    heads = config.get_num_kv_heads(1)
+    width = config.head_dim + config.v_head_dim
+    return int(config.num_attention_layers * heads * width * dtype.itemsize)
+
+
+def default_max_total_tokens(config: ModelConfig, dtype: torch.dtype, total_memory: int) -> int:
+    """A KV pool that leaves a laptop usable.
+
+    SGLang's own default takes what the weights leave, which suits the memory of
+    a GPU and not memory that the browser next to it needs as well.
+    """
+    by_memory = int(total_memory * _KV_SHARE) // max(1, kv_token_bytes(config, dtype))
+    return max(1024, min(by_memory, _KV_CONTEXTS * config.context_len))
+
+
+class MultiverseCpuPlatform(CpuSRTPlatform):
+    """Any x86-64 or arm64 CPU, through torch-native operators."""
+
+    # SGLang's own CPU platform stands for its AMX kernels; code that asks
+    # `is_cpu()` must not take us for it.
+    _enum = PlatformEnum.OOT
+
+    # ---- operators ----
+
+    def get_default_attention_backend(self) -> str:
+        return "torch_native"
+
+    def get_dispatch_key_name(self) -> str:
+        return "native"
+
+    # ---- device ----
+
+    # The annotated return type upstream is a string, and the one caller that
+    # fills in a missing `--device` splits it; the parent returns a torch.device.
+    def get_device(self, device_id: int | None = 0) -> str:  # type: ignore[override]
+        return "cpu"
+
+    def get_device_total_memory(self, device_id: int = 0) -> int:
+        return usable_memory().total
+
+    def get_current_memory_usage(self, device: torch.device | None = None) -> float:
+        memory = usable_memory()
+        return float(memory.total - memory.available)
+
+    def get_available_memory(self, device_id: int = 0) -> tuple[int, int]:
+        memory = usable_memory()
+        return memory.available, memory.total
+
+    def get_torch_profiler_activity_str(self) -> str:
+        return "CPU"
+
+    def get_torch_profiler_activity(self) -> torch.profiler.ProfilerActivity:
+        return torch.profiler.ProfilerActivity.CPU
+
+    # ---- configuration ----
+
+    def init_backend(self) -> None:
+        """In each worker: keep SGLang from calling CPU kernels that are not installed.
+
+        On arm64 it takes them for granted, without looking, when it pins threads.
+        """
+        from sglang.srt.distributed import bootstrap
+
+        if bootstrap._is_cpu_arm64 and not hasattr(torch.ops.sgl_kernel, "init_cpu_threads_env"):
+            bootstrap._is_cpu_arm64 = False
+
+    def apply_server_args_defaults(self, server_args: Any) -> None:
+        """Fill in what a CPU needs and the user left open.
+
+        `server_args` reads as the configuration resolved so far; what is
+        assigned here is recorded as a decision of this platform.
+        """
+        if server_args.device != "cpu":
+            return
+        asked = server_args._raw_input
+
+        # SGLang has already written its AMX kernels here if nothing was asked.
+        if asked["attention_backend"] is None:
+            server_args.attention_backend = self.get_default_attention_backend()
+        # Overlap needs a second stream to run on; a CPU has none.
+        server_args.disable_overlap_schedule = True
+        if asked["max_running_requests"] is None:
+            server_args.max_running_requests = _MAX_RUNNING_REQUESTS
+        if asked["mem_fraction_static"] is None:
+            server_args.mem_fraction_static = _MEMORY_FRACTION
+
+        from sglang.srt.arg_groups.overrides import model_config_of
+
+        config = model_config_of(server_args)
+        if asked["dtype"] == "auto":
+            server_args.dtype = _default_dtype(config)
+        dtype = getattr(torch, server_args.dtype, torch.float32)
+        if asked["max_total_tokens"] is None:
+            server_args.max_total_tokens = default_max_total_tokens(
+                config, dtype, usable_memory().total
+            )
+        logger.info(
+            "No accelerator found: serving on the CPU with dtype=%s, attention_backend=%s, "
+            "max_total_tokens=%d.",
+            server_args.dtype,
+            server_args.attention_backend,
+            server_args.max_total_tokens,
+        )
+
+
+def _default_dtype(config: ModelConfig) -> str:
+    """bfloat16 where the checkpoint has it and the CPU is made for it, else float32.
+
+    SGLang's `auto` would give float16 for a float32 checkpoint, and emulated
+    half precision is 10 to 300 times slower than float32.
+    """
+    # `config.dtype` is what `auto` came to; a float32 checkpoint is float16 there.
+    return "bfloat16" if config.dtype == torch.bfloat16 and has_native_bf16() else "float32"
