@@ -1,0 +1,46 @@
+# `make help` lists what there is. Every target first makes sure that the environment
+# exists and this checkout is linked to it; that costs a third of a second when they are.
+
+PYTHON_BIN := .venv/bin/python
+MODEL ?= test/models/tiny-multiverse
+
+.DEFAULT_GOAL := help
+.PHONY: help env lint format types test demo serve bench lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+env: ## Create the environment, or reuse it, and link this checkout to it
+	@scripts/env.sh
+
+lint: env ## Check style and layout (ruff)
+	$(PYTHON_BIN) -m ruff check .
+	$(PYTHON_BIN) -m ruff format --check .
+
+format: env ## Fix style and layout (ruff)
+	$(PYTHON_BIN) -m ruff check --fix .
+	$(PYTHON_BIN) -m ruff format .
+
+types: env ## Check types (mypy; strict on structure/)
+	$(PYTHON_BIN) -m mypy
+
+test: env ## Run the whole test suite; ARGS="-k fork -x" goes to pytest
+	$(PYTHON_BIN) -m pytest $(ARGS)
+
+demo: env ## Serve a small model, ask it one question, show the branches, stop
+	$(PYTHON_BIN) -m sglang_multiverse.demo $(ARGS)
+
+serve: env ## Serve MODEL; ARGS="--port 8000" goes to the server
+	$(PYTHON_BIN) -m sglang_multiverse.launch_server --model-path $(MODEL) $(ARGS)
+
+bench: env ## Measure branches as a batch against branches one at a time
+	$(PYTHON_BIN) benchmark/branches.py $(ARGS)
+
+lock: env ## Resolve pyproject.toml afresh into requirements.lock
+	$(PYTHON_BIN) scripts/lock.py > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean: ## Remove caches and this checkout's link to the environment, not the environment
+	rm -rf .venv .venv.lock .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -type d -not -path './.git/*' -prune -exec rm -rf {} +
