@@ -1,0 +1,69 @@
+"""Who owns which KV slot while a request forks and joins.
+
+A row of `req_to_token` lists the slots a sequence attends to. In SGLang's terms
+the tree owns `[0, cache_protected_len)` of a row and the request owns
+`[cache_protected_len, kv_allocated_len)`. A branch's row reads the same way,
+with the parent in the tree's place: `[0, cache_protected_len)` is borrowed from
+the parent's row, which keeps it alive, and the rest is the branch's own. So
+SGLang's release frees exactly what a branch appended, whatever the moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sglang.srt.mem_cache.common import release_kv_cache
+
+
+class RowsExhaustedError(RuntimeError):
+    """No row is free; admission must have checked."""
+
+
+def borrow_row(pool: Any, parent: Any, child: Any) -> None:
+    """Give `child` a row over its parent's prefix.
+
+    `[0, n)` borrowed from the parent, `n` the parent's length; nothing owned yet.
+    """
+    rows = pool.alloc_rows(1)
+    if rows is None:
+        raise RowsExhaustedError(f"no row is free for branch {child.rid}")
+    n = parent.kv.kv_committed_len
+    row = rows[0]
+    pool.req_to_token[row, :n] = pool.req_to_token[parent.kv.req_pool_idx, :n]
+    child.kv.req_pool_idx = row
+    child.kv.kv_allocated_len = child.kv.kv_committed_len = child.kv.cache_protected_len = n
+    child.prefix_len = n
+    child.last_node = parent.last_node
+    child.lock = None
+
+
+def join_rows(pool: Any, parent: Any, children: Sequence[Any]) -> None:
+    """Move every child's own slots behind the parent's, in order. Nothing is copied but indices.
+
+    Before: parent owns `[protected, n)`, child `k` owns `[n, n + len_k)`.
+    After: parent owns `[protected, n + Σ len_k)`; the children own nothing and
+    their rows are free.
+    """
+    row, at = parent.kv.req_pool_idx, parent.kv.kv_committed_len
+    for child in children:
+        lo, hi = child.kv.cache_protected_len, child.kv.kv_allocated_len
+        own = pool.req_to_token[child.kv.req_pool_idx, lo:hi]
+        pool.req_to_token[row, at : at + hi - lo] = own
+        at += hi - lo
+        pool.free(child)
+        child.kv.kv_committed_len = child.kv.cache_protected_len = 0
+        child.kv.mark_kv_released()
+    parent.kv.kv_allocated_len = parent.kv.kv_committed_len = at
+    parent.prefix_len = at
+
+
+def drop_row(tree_cache: Any, req: Any, *, checkpoint: bool = False) -> None:
+    """Give a row back; a second call does nothing.
+
+    With `checkpoint` the tree keeps the KV, evictable, under the row's ids; only
+    a trunk's row may ask for it, whose ids are the linear text.
+    """
+    if req.kv.holds_kv:
+        release_kv_cache(req, tree_cache, checkpoint=checkpoint)
+        req.reset_for_retract()

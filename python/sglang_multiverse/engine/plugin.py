@@ -1,0 +1,16 @@
+"""The entry point of the `sglang.srt.plugins` group: loaded in every SGLang process."""
+
+from __future__ import annotations
+
+from . import upstream
+
+
+def register() -> None:
+    """Register the hooks this process needs; inert in the others."""
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    hooks: list[upstream.Hook] = []
+    if upstream.in_scheduler_process():
+        hooks.extend(upstream.scheduler_hooks())
+    for hook in hooks:
+        HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
