@@ -1,0 +1,41 @@
+"""Whether the served model is a Multiverse model, as the HTTP process sees it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sglang_multiverse.structure import MULTIVERSE, Dialect, MissingTagsError, resolve_tags
+
+from ..options import MultiverseArgs
+
+_ATTRIBUTE = "multiverse_support"
+
+
+class Support(NamedTuple):
+    """`dialect` is `None` where requests are served as plain SGLang serves them."""
+
+    server: MultiverseArgs
+    dialect: Dialect | None
+    reason: str = ""
+
+
+def support_of(manager: Any) -> Support:
+    """What this server can do; found once and kept on SGLang's tokenizer manager."""
+    found: Support | None = vars(manager).get(_ATTRIBUTE)
+    if found is None:
+        found = _look(manager)
+        setattr(manager, _ATTRIBUTE, found)
+    return found
+
+
+def _look(manager: Any) -> Support:
+    server = MultiverseArgs.from_env()
+    if not server.enable:
+        return Support(server, None, "it is switched off on this server")
+    if manager.tokenizer is None:
+        return Support(server, None, "this server runs without a tokenizer")
+    try:
+        resolve_tags(manager.tokenizer, MULTIVERSE)
+    except MissingTagsError:
+        return Support(server, None, "the served model's tokenizer lacks the tags")
+    return Support(server, MULTIVERSE)
