@@ -17,7 +17,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psutil
 import torch
 from sglang.srt.platforms.cpu import CpuSRTPlatform
-from sglang.srt.platforms.device_mixin import PlatformEnum
+from sglang.srt.platforms.device_mixin import CpuArchEnum, PlatformEnum
+from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
 if TYPE_CHECKING:
     from sglang.srt.configs.model_config import ModelConfig
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 PLATFORM_NAME = "multiverse_cpu"
 _GROUP = "sglang.srt.platforms"
 _QUALNAME = f"{__name__}:MultiverseCpuPlatform"
+
+# Where SGLang pins threads to cores, in each worker.
+THREAD_PINNING = "sglang.srt.distributed.bootstrap._init_cpu_threads_env"
 
 # torch modules whose `is_available()` says that an accelerator can be used. A
 # backend that ships apart from torch (npu, musa, hpu) appears as an attribute
@@ -160,12 +164,25 @@ def default_max_total_tokens(config: ModelConfig, dtype: torch.dtype, total_memo
     return max(1024, min(by_memory, _KV_CONTEXTS * config.context_len))
 
 
+def _pin_threads_if_possible(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """On arm64 SGLang takes its own CPU kernels for granted; the wheel may not have them."""
+    if hasattr(torch.ops.sgl_kernel, "init_cpu_threads_env"):
+        original(*args, **kwargs)
+    else:
+        logger.info("SGLang's CPU kernels are not installed: threads stay where the OS puts them.")
+
+
 class MultiverseCpuPlatform(CpuSRTPlatform):
     """Any x86-64 or arm64 CPU, through torch-native operators."""
 
     # SGLang's own CPU platform stands for its AMX kernels; code that asks
     # `is_cpu()` must not take us for it.
     _enum = PlatformEnum.OOT
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.cpu_arch == CpuArchEnum.ARM:
+            HookRegistry.register(THREAD_PINNING, _pin_threads_if_possible, HookType.AROUND)
 
     # ---- operators ----
 
@@ -200,16 +217,6 @@ class MultiverseCpuPlatform(CpuSRTPlatform):
         return torch.profiler.ProfilerActivity.CPU
 
     # ---- configuration ----
-
-    def init_backend(self) -> None:
-        """In each worker: keep SGLang from calling CPU kernels that are not installed.
-
-        On arm64 it takes them for granted, without looking, when it pins threads.
-        """
-        from sglang.srt.distributed import bootstrap
-
-        if bootstrap._is_cpu_arm64 and not hasattr(torch.ops.sgl_kernel, "init_cpu_threads_env"):
-            bootstrap._is_cpu_arm64 = False
 
     def apply_server_args_defaults(self, server_args: Any) -> None:
         """Fill in what a CPU needs and the user left open.

@@ -1,0 +1,81 @@
+"""SGLang's own launcher, no flags, an ordinary model: installed and out of the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from servers import Server, serve
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+def make_model(path: Path) -> None:
+    """A random Llama with a byte-level tokenizer that knows no Multiverse tag."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*letters, "<s>", "</s>"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        chat_template="{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}",
+    ).save_pretrained(path)
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            bos_token_id=vocabulary["<s>"],
+            eos_token_id=vocabulary["</s>"],
+        )
+    ).save_pretrained(path)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    place = tmp_path_factory.mktemp("plain")
+    make_model(place / "model")
+    with serve(place / "model", log=place / "log", module="sglang.launch_server") as running:
+        yield running
+
+
+def test_generate(server: Server) -> None:
+    request = {"text": "hello", "sampling_params": {"max_new_tokens": 8, "temperature": 0}}
+    answer = httpx.post(f"{server.url}/generate", json=request, timeout=120).json()
+    assert answer["meta_info"]["completion_tokens"] == 8
+
+
+def test_chat(server: Server) -> None:
+    from openai import OpenAI
+
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
+    answer = client.chat.completions.create(
+        model="default", messages=[{"role": "user", "content": "hi"}], max_tokens=8
+    )
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens <= 8
+
+
+def test_it_says_what_it_decided(server: Server) -> None:
+    logged = server.logged()
+    assert "Failed to load plugin" not in logged
+    assert "Failed to apply hooks" not in logged
+    decided = httpx.get(f"{server.url}/server_info", timeout=30).json()
+    if decided["device"] == "cpu":
+        assert decided["attention_backend"] == "torch_native"
+        assert decided["dtype"] == "float32"

@@ -1,0 +1,274 @@
+"""The CPU platform: when it is active, what it fills in, and what it leaves alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from sglang.srt.platforms.device_mixin import CpuArchEnum, PlatformEnum
+from sglang.srt.plugins.hook_registry import HookRegistry
+
+from sglang_multiverse.engine import platform
+from sglang_multiverse.engine.platform import Memory, MultiverseCpuPlatform
+
+ACTIVE = "sglang_multiverse.engine.platform:MultiverseCpuPlatform"
+needs_cpu_only = pytest.mark.skipif(
+    platform.has_accelerator(), reason="this machine has an accelerator"
+)
+
+
+@pytest.fixture
+def plain_machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No accelerator, nothing chosen by the user, no other platform installed."""
+    monkeypatch.setattr(platform, "has_accelerator", lambda: False)
+    monkeypatch.setattr(platform, "entry_points", lambda group: [])
+    monkeypatch.setattr(sys, "argv", ["serve", "--model-path", "m"])
+    monkeypatch.delenv("SGLANG_USE_CPU_ENGINE", raising=False)
+    monkeypatch.delenv("SGLANG_PLATFORM", raising=False)
+    return monkeypatch
+
+
+# ---- when it is active ----
+
+
+def test_active_where_nothing_else_is(plain_machine: pytest.MonkeyPatch) -> None:
+    assert platform.activate() == ACTIVE
+
+
+def test_not_beside_an_accelerator(plain_machine: pytest.MonkeyPatch) -> None:
+    plain_machine.setattr(platform, "has_accelerator", lambda: True)
+    assert platform.activate() is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "active"),
+    [
+        ("SGLANG_USE_CPU_ENGINE", "1", False),
+        ("SGLANG_USE_CPU_ENGINE", "0", True),
+        ("SGLANG_PLATFORM", "somebody_elses", False),
+        ("SGLANG_PLATFORM", "multiverse_cpu", True),
+    ],
+)
+def test_environment_is_the_users_choice(
+    plain_machine: pytest.MonkeyPatch, variable: str, value: str, active: bool
+) -> None:
+    plain_machine.setenv(variable, value)
+    assert platform.activate() == (ACTIVE if active else None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "active"),
+    [
+        (["--device", "cuda"], False),
+        (["--device=xpu"], False),
+        (["--device", "cuda:1"], False),
+        (["--device", "cpu"], True),
+        (["--device", "cuda", "--device", "cpu"], True),  # as argparse: the last one counts
+        (["--device"], True),  # SGLang refuses it
+    ],
+)
+def test_device_flag_is_the_users_choice(
+    plain_machine: pytest.MonkeyPatch, arguments: list[str], active: bool
+) -> None:
+    plain_machine.setattr(sys, "argv", ["serve", *arguments])
+    assert platform.activate() == (ACTIVE if active else None)
+
+
+def _entry(name: str, load: Callable[[], Any]) -> SimpleNamespace:
+    return SimpleNamespace(name=name, load=load)
+
+
+def test_gives_way_to_a_platform_that_activates(plain_machine: pytest.MonkeyPatch) -> None:
+    vendor = _entry("vendor", lambda: lambda: "vendor.platform:Platform")
+    plain_machine.setattr(platform, "entry_points", lambda group: [vendor])
+    assert platform.activate() is None
+
+
+def test_ignores_platforms_that_do_not_or_cannot(plain_machine: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        raise ImportError("no driver")
+
+    others = [
+        _entry("absent", lambda: lambda: None),
+        _entry("broken", broken),
+        _entry("multiverse_cpu", lambda: pytest.fail("must not ask itself")),
+    ]
+    plain_machine.setattr(platform, "entry_points", lambda group: others)
+    assert platform.activate() == ACTIVE
+
+
+@pytest.mark.parametrize("name", ["cuda", "xpu", "mps", "npu", "hpu"])
+def test_every_kind_of_accelerator_counts(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for other in platform._ACCELERATORS:
+        monkeypatch.setattr(
+            torch, other, SimpleNamespace(is_available=lambda: False), raising=False
+        )
+    assert not platform.has_accelerator()
+    monkeypatch.setattr(torch, name, SimpleNamespace(is_available=lambda: True))
+    assert platform.has_accelerator()
+
+
+# ---- memory and dtype ----
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "native"),
+    [
+        ({"avx512_f": True, "avx512_bw": True}, False),  # torch would emulate bf16
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"neon": True, "bf16": False}, False),
+        ({"neon": True, "bf16": True}, True),
+    ],
+)
+def test_native_bf16(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert platform.has_native_bf16() is native
+
+
+@pytest.mark.parametrize(
+    ("auto", "native", "chosen"),
+    [
+        (torch.bfloat16, True, "bfloat16"),
+        (torch.bfloat16, False, "float32"),
+        (torch.float16, True, "float32"),  # also what `auto` makes of float32 checkpoints
+    ],
+)
+def test_default_dtype(
+    monkeypatch: pytest.MonkeyPatch, auto: torch.dtype, native: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(platform, "has_native_bf16", lambda: native)
+    config: Any = SimpleNamespace(dtype=auto)
+    assert platform._default_dtype(config) == chosen
+
+
+def test_a_containers_limit_is_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 1 << 30
+    machine = SimpleNamespace(total=64 * gib, available=60 * gib)
+    monkeypatch.setattr(platform.psutil, "virtual_memory", lambda: machine)
+    monkeypatch.setattr(platform, "_read_limit", lambda path: None)
+    assert platform.usable_memory() == Memory(64 * gib, 60 * gib)
+    files = {"/sys/fs/cgroup/memory.max": 8 * gib, "/sys/fs/cgroup/memory.current": 3 * gib}
+    monkeypatch.setattr(platform, "_read_limit", files.get)
+    assert platform.usable_memory() == Memory(8 * gib, 5 * gib)
+
+
+def test_no_limit_is_not_a_number(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text("max\n")
+    assert platform._read_limit(str(limit)) is None
+    limit.write_text("1024\n")
+    assert platform._read_limit(str(limit)) == 1024
+    assert platform._read_limit(str(tmp_path / "none")) is None
+
+
+def test_kv_pool_takes_a_share_of_memory() -> None:
+    # SmolLM2-135M: 30 layers, 3 KV heads of 64, so 46080 bytes per token in fp32.
+    config: Any = SimpleNamespace(
+        num_attention_layers=30,
+        head_dim=64,
+        v_head_dim=64,
+        context_len=8192,
+        get_num_kv_heads=lambda tp: 3,
+    )
+    assert platform.kv_token_bytes(config, torch.float32) == 46080
+    laptop = 8 << 30
+    tokens = platform.default_max_total_tokens(config, torch.float32, laptop)
+    assert tokens == (1 << 30) // 46080
+    # However large the machine, no more than the contexts it can serve.
+    assert platform.default_max_total_tokens(config, torch.float32, 1 << 50) == 64 * 8192
+
+
+# ---- what SGLang makes of it ----
+
+
+@pytest.fixture
+def resolve(tiny_path: Path, plain_machine: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Resolve server arguments the way a launch does."""
+    from sglang.srt.server_args import ServerArgs
+
+    def run(**asked: Any) -> dict[str, Any]:
+        args = ServerArgs(model_path=str(tiny_path), **asked)
+        args.resolve_once()
+        return args.resolved_dict()
+
+    return run
+
+
+@needs_cpu_only
+def test_a_model_path_is_enough(resolve: Callable[..., dict[str, Any]]) -> None:
+    got = resolve()
+    assert got["device"] == "cpu"
+    assert got["attention_backend"] == "torch_native"
+    assert got["sampling_backend"] == "pytorch"
+    assert got["dtype"] == "float32"  # the tiny model is stored in fp32
+    assert got["disable_overlap_schedule"] is True
+    assert got["max_running_requests"] == 256
+    assert got["mem_fraction_static"] == 0.8
+    assert 1024 <= got["max_total_tokens"] <= 64 * 8192
+
+
+@needs_cpu_only
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"dtype": "bfloat16"},
+        {"attention_backend": "flex_attention"},
+        {"max_total_tokens": 4321},
+        {"max_running_requests": 7},
+        {"mem_fraction_static": 0.33},
+        {"device": "cpu", "dtype": "float32", "max_total_tokens": 99},
+    ],
+    ids=lambda asked: "-".join(asked),
+)
+def test_what_the_user_asked_for_stays(
+    resolve: Callable[..., dict[str, Any]], asked: dict[str, Any]
+) -> None:
+    got = resolve(**asked)
+    assert {name: got[name] for name in asked} == asked
+
+
+@needs_cpu_only
+def test_sglang_takes_it_for_the_platform() -> None:
+    from sglang.srt.platforms import current_platform
+    from sglang.srt.utils import get_device
+
+    assert isinstance(current_platform, MultiverseCpuPlatform)
+    assert current_platform._enum is PlatformEnum.OOT
+    assert not current_platform.is_cpu()
+    assert get_device() == "cpu"
+    available, total = current_platform.get_available_memory()
+    assert 0 < available < total
+
+
+@pytest.mark.parametrize(
+    ("architecture", "hooked"), [(CpuArchEnum.ARM, True), (CpuArchEnum.X86, False)]
+)
+def test_arm64_does_not_need_sglangs_cpu_kernels(
+    monkeypatch: pytest.MonkeyPatch, architecture: CpuArchEnum, hooked: bool
+) -> None:
+    hooks: dict[str, Any] = {}
+    monkeypatch.setattr(
+        HookRegistry, "register", lambda target, hook, kind: hooks.update({target: hook})
+    )
+    monkeypatch.setattr(MultiverseCpuPlatform, "cpu_arch", architecture)
+    MultiverseCpuPlatform()
+    assert (platform.THREAD_PINNING in hooks) is hooked
+    if hooked:
+        calls: list[int] = []
+        hooks[platform.THREAD_PINNING](lambda **kwargs: calls.append(1), local_omp_cpuid=None)
+        has_kernels = hasattr(torch.ops.sgl_kernel, "init_cpu_threads_env")
+        assert len(calls) == int(has_kernels)
+
+
+def test_thread_pinning_has_not_moved() -> None:
+    import pkgutil
+
+    assert callable(pkgutil.resolve_name(platform.THREAD_PINNING))
