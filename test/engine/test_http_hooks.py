@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sglang_multiverse.engine.http import HTTP_HOOKS
+from sglang_multiverse.engine.upstream import http_hooks
 
 # What the hooks rely on: the parameters of the target, as they call it.
 PARAMETERS = {
@@ -33,14 +33,14 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("target", [hook[0] for hook in HTTP_HOOKS])
+@pytest.mark.parametrize("target", [hook.target for hook in http_hooks()])
 def test_target(target):
     found = inspect.unwrap(pkgutil.resolve_name(target))
     assert list(inspect.signature(found).parameters) == PARAMETERS[target.rpartition(".")[2]]
 
 
 def test_each_target_is_hooked_once():
-    targets = [hook[0] for hook in HTTP_HOOKS]
+    targets = [hook.target for hook in http_hooks()]
     assert len(targets) == len(set(targets)) == len(PARAMETERS)
 
 

@@ -9,7 +9,6 @@ sequence and step, when SGLang is done with the batch.
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 from array import array
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from sglang.srt.mem_cache.common import match_kv_cache, release_kv_cache
 
 from ..structure import Allowed, Automaton, Limits, Phase, Role, allowed, outline_label
 from . import kv
+from .deltas import Deltas
 from .options import MultiverseArgs
 from .replay import ForkPoint, fork_points
 from .req import LogprobRows, MultiverseReq, Stage
@@ -45,7 +45,7 @@ class Family:
         generated: tokens after the prompt, forced ones included.
         forced: how many of them were forced.
         prefilled: tokens that went through an extend.
-        deltas: tokens since the last emission, with the path they belong to.
+        deltas: live branches' text, for a client that asked for it.
     """
 
     def __init__(
@@ -66,7 +66,6 @@ class Family:
         self.pool = pool
         self.tree_cache = tree_cache
         self.may_fork = may_fork
-        self.live_deltas = live_deltas
         total = options.max_total_branches if may_fork else 0
         self.limits = Limits(options.max_depth, options.max_branches, total)
         self.ending: BaseFinishReason | None = None
@@ -74,7 +73,10 @@ class Family:
         self.blocks = self.branches = self.depth = 0
         self.max_concurrent = 0
         self.critical_path = 0
-        self.deltas: list[tuple[tuple[int, ...], int]] = []
+        self.deltas: Deltas | None = None
+        if live_deltas:
+            params = trunk.sampling_params
+            self.deltas = Deltas(vocabulary.tokenizer, params.skip_special_tokens)
 
         prompt = trunk.origin_input_ids
         automaton = Automaton(vocabulary.tags)
@@ -95,6 +97,14 @@ class Family:
             req = stack.pop()
             yield req
             stack.extend(reversed(req.children))
+
+    def describe(self) -> str:
+        """One line for a log: every sequence with its stage and lengths."""
+        return "; ".join(
+            f"{m.rid} {m.stage.value} row={m.row_len} ids={m.seqlen} target={m.target}"
+            f"{' closed' if m.closed else ''}{' replaying' if m.replaying else ''}"
+            for m in self.members()
+        )
 
     @property
     def forked(self) -> bool:
@@ -291,7 +301,7 @@ class Family:
             rid=f"{trunk.rid}#{'.'.join(map(str, path))}",
             origin_input_text="",
             origin_input_ids=prefix,
-            sampling_params=_branch_sampling_params(trunk.sampling_params, path),
+            sampling_params=_branch_sampling_params(trunk.sampling_params),
             return_logprob=trunk.return_logprob,
             top_logprobs_num=trunk.logprob.top_logprobs_num,
             token_ids_logprob=trunk.logprob.token_ids_logprob,
@@ -329,8 +339,16 @@ class Family:
             self._note_delta(req, token)
 
     def _note_delta(self, req: MultiverseReq, token: int) -> None:
-        if self.live_deltas:
-            self.deltas.append((req.path, token))
+        if self.deltas is not None:
+            self.deltas.note(req.path, token)
+
+    @property
+    def has_deltas(self) -> bool:
+        return self.deltas is not None and bool(self.deltas.pending)
+
+    def take_deltas(self) -> list[list[str]] | None:
+        """`[path, text]` pairs since the last call; `None` if nobody asked for them."""
+        return self.deltas.take() if self.deltas is not None else None
 
     def flush(self, req: MultiverseReq | None = None, *, partial: bool = False) -> None:
         """Append to each parent's ids what its branches have finally written, in order.
@@ -359,6 +377,7 @@ class Family:
                 self._join(req)
 
     def _join(self, req: MultiverseReq) -> None:
+        self.flush(req)
         children = req.children
         ends = [child.row_len + child.position_offset for child in children]
         kv.join_rows(self.pool, req, children)
@@ -492,22 +511,8 @@ class Family:
         trunk.refresh_fill_ids()
 
 
-def _branch_sampling_params(params: Any, path: tuple[int, ...]) -> Any:
-    """The parent's parameters, with an RNG stream of the branch's own.
-
-    The seed is a hash of (the request's seed, the branch's path), so that a
-    seeded answer does not depend on how branches were scheduled.
-    """
+def _branch_sampling_params(params: Any) -> Any:
+    """The request's parameters; the branch's own RNG stream comes from its path (`sampling`)."""
     own = copy.copy(params)
     own.min_new_tokens = 0
-    if params.sampling_seed is not None:
-        own.sampling_seed = branch_seed(params.sampling_seed, path)
     return own
-
-
-def branch_seed(seed: int, path: tuple[int, ...]) -> int:
-    """A 63-bit seed for a branch; the trunk, path `()`, keeps the request's."""
-    if not path:
-        return seed
-    text = f"{seed}/{'.'.join(map(str, path))}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

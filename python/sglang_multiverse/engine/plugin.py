@@ -9,7 +9,7 @@ def register() -> None:
     """Register the hooks this process needs; inert in the others."""
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    hooks: list[upstream.Hook] = []
+    hooks = list(upstream.http_hooks())
     if upstream.in_scheduler_process():
         hooks.extend(upstream.scheduler_hooks())
     for hook in hooks:

@@ -1,46 +1,40 @@
-"""The guard and the seeds, applied to a batch's logits and sampling parameters."""
+"""The guard and the seeds: what a family adds to a batch's sampling."""
 
 from __future__ import annotations
 
-import secrets
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..structure import forbidden_ids
-from .family import branch_seed
 from .req import MultiverseReq
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sglang.srt.managers.schedule_batch import ScheduleBatch
 
 _MASK = "multiverse_mask"
+_DRAWS = "multiverse_draws"
 
 
-def dress(batch: ScheduleBatch, *, seeds: bool) -> None:
-    """Attach this step's mask and, with `seeds`, per-row seeds to the batch's sampling info.
+def dress(batch: ScheduleBatch) -> None:
+    """Attach this step's mask and draws to the batch's sampling info, for the hooks below.
 
     The mask is a pair of int64 index tensors (rows, token ids) into the logits
-    `[batch, vocabulary]`. Seeds are set only when a row asks for one; a row
-    without one then gets a fresh random seed.
+    `[batch, vocabulary]`; the draws are one uniform number per row that has a
+    seed, `None` for the others.
     """
-    info = batch.sampling_info
-    setattr(info, _MASK, _mask(batch))
-    if seeds and any(req.sampling_params.sampling_seed is not None for req in batch.reqs):
-        values = [
-            secrets.randbits(62)
-            if req.sampling_params.sampling_seed is None
-            else branch_seed(req.sampling_params.sampling_seed, ())
-            for req in batch.reqs
-        ]
-        info.sampling_seed = torch.tensor(values, dtype=torch.int64, device=batch.device)
+    setattr(batch.sampling_info, _MASK, _mask(batch))
+    draws = [_draw(req) for req in batch.reqs]
+    setattr(batch.sampling_info, _DRAWS, draws if any(d is not None for d in draws) else None)
 
 
-def undress(batch: ScheduleBatch, *, seeds: bool) -> None:
-    """Take off what `dress` put on, before SGLang filters or merges the batch."""
+def undress(batch: ScheduleBatch) -> None:
+    """Take off what `dress` put on: rows move when SGLang filters or merges the batch."""
     setattr(batch.sampling_info, _MASK, None)
-    if seeds:
-        batch.sampling_info.sampling_seed = None
+    setattr(batch.sampling_info, _DRAWS, None)
 
 
 def _mask(batch: ScheduleBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -69,3 +63,80 @@ def mask_logits(result: Any, info: Any, logits: torch.Tensor) -> None:
     mask = getattr(info, _MASK, None)
     if mask is not None:
         logits[mask] = float("-inf")
+
+
+def _draw(req: Any) -> float | None:
+    """A number in [0, 1) that depends on (seed, path, tokens so far) and nothing else.
+
+    Each branch has a stream of its own, and no stream knows of the schedule: not
+    which rows are beside it, nor whether its KV was computed anew in between.
+    """
+    seed = req.sampling_params.sampling_seed
+    if seed is None or not isinstance(req, MultiverseReq):
+        return None
+    text = f"{seed}/{'.'.join(map(str, req.path))}/{len(req.output_ids)}"
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
+
+
+def sample_with_draws(
+    original: Callable[..., Any],
+    sampler: Any,
+    probs: torch.Tensor,
+    info: Any,
+    positions: torch.Tensor,
+    simple_sampling_case: bool,
+) -> Any:
+    """Hook around `Sampler._sample_from_probs`: rows with a draw are sampled by it.
+
+    `probs` is float `[batch, vocabulary]`, after temperature. SGLang itself
+    honours seeds only in its deterministic mode, which then stays in charge.
+    """
+    draws = getattr(info, _DRAWS, None)
+    if draws is None or info.sampling_seed is not None:
+        return original(sampler, probs, info, positions, simple_sampling_case)
+    rows = torch.tensor(
+        [row for row, draw in enumerate(draws) if draw is not None], device=probs.device
+    )
+    chosen = inverse_cdf(
+        probs[rows],
+        torch.tensor([d for d in draws if d is not None], dtype=torch.float64).to(probs.device),
+        info.top_ks[rows],
+        info.top_ps[rows],
+        info.min_ps[rows],
+    )
+    ids, capture = original(sampler, probs, info, positions, simple_sampling_case)
+    ids[rows] = chosen.to(ids.dtype)
+    return ids, capture
+
+
+def inverse_cdf(
+    probs: torch.Tensor,
+    draws: torch.Tensor,
+    top_ks: torch.Tensor,
+    top_ps: torch.Tensor,
+    min_ps: torch.Tensor,
+) -> torch.Tensor:
+    """Sample one token per row by a given uniform number.
+
+    Args:
+        probs: float `[n, vocabulary]`, each row sums to 1.
+        draws: float64 `[n]` in [0, 1).
+        top_ks, top_ps, min_ps: `[n]`, SGLang's filters, applied in this order.
+
+    Returns:
+        int64 `[n]`, token ids.
+    """
+    ranked, ids = probs.double().sort(dim=-1, descending=True)
+    rank = torch.arange(ranked.shape[-1], device=probs.device)
+    before = ranked.cumsum(dim=-1) - ranked
+    keep = (
+        (rank < top_ks[:, None])
+        & (before <= top_ps[:, None])
+        & (ranked >= ranked[:, :1] * min_ps[:, None])
+    )
+    ranked = ranked * keep
+    cdf = ranked.cumsum(dim=-1)
+    place = torch.searchsorted(cdf, (draws * cdf[:, -1])[:, None], right=True)
+    last = keep.sum(dim=-1, keepdim=True) - 1
+    return ids.gather(1, torch.minimum(place, last)).squeeze(1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, NextBatchPlan, Req, ScheduleBatch
 from sglang.srt.managers.scheduler import Scheduler
-from sglang.srt.runtime_context import get_context, get_exec
+from sglang.srt.runtime_context import get_context
 
 from ..structure import MissingTagsError
 from . import kv
-from .family import Family
+from .family import Family, InvariantError
+from .metrics import Metrics
 from .options import MultiverseArgs, OptionError, RequestOptions
 from .req import MultiverseReq, Stage
 from .sampling import dress, undress
@@ -35,6 +37,7 @@ class MultiverseScheduler(Scheduler):
     """
 
     vocabulary: Vocabulary | None = None
+    metrics: Metrics | None = None
     families: dict[str, Family]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -44,6 +47,8 @@ class MultiverseScheduler(Scheduler):
         if self.vocabulary is not None:
             refuse_unsupported(self)
             self.tree_cache.multiverse_rows = self._held_rows
+            if self.metrics_reporter.enable_metrics:
+                self.metrics = Metrics(self.metrics_collector.labels)
 
     def init_tokenizer(self) -> None:
         super().init_tokenizer()
@@ -179,9 +184,11 @@ class MultiverseScheduler(Scheduler):
         blocked = False
         for req in self._pending():
             start = _start(req)
+            if req.target <= start:
+                raise InvariantError(f"nothing to extend: {req.family.describe()}")
             end = min(req.target, start + budget)
             needs_row = not req.kv.holds_kv
-            if end <= start:
+            if budget <= 0:
                 break
             headroom = _HEADROOM if busy or picked else 0
             if end - start + headroom > room or (needs_row and rows == 0):
@@ -270,12 +277,22 @@ class MultiverseScheduler(Scheduler):
         if len(rows) < 2:
             return False
         youngest.retract_one(rows[-1])
+        self._count_retraction()
         logger.info("KV pool is full: branch %s waits", rows[-1].rid)
         return True
 
     def _break_jam(self) -> None:
         """Nothing runs, families wait: one of them must give its rows back."""
+        if self.waiting_queue or self.chunked_req is not None:
+            return
         if not self._pending():
+            # A bug, not the user's fault: fail these requests rather than hang.
+            for family in list(self.families.values()):
+                logger.error("A family is stuck: %s", family.describe())
+                self._finish(
+                    family,
+                    FINISH_ABORT("Internal error: stuck", HTTPStatus.INTERNAL_SERVER_ERROR),
+                )
             return
         holders = [f for f in self.families.values() if any(m.kv.holds_kv for m in f.members())]
         if len(holders) > 1:
@@ -294,24 +311,24 @@ class MultiverseScheduler(Scheduler):
     def _retract(self, family: Family) -> None:
         logger.info("KV pool is full: request %s is retracted whole", family.trunk.rid)
         family.retract()
+        self._count_retraction()
         super()._add_request_to_queue(family.trunk, is_retracted=True)
         self.waiting_queue.sort(key=_arrival)
+
+    def _count_retraction(self) -> None:
+        if self.metrics is not None:
+            self.metrics.add("retractions", 1)
 
     # --- a step is done ------------------------------------------------------------
 
     def run_batch(self, batch: ScheduleBatch, *args: Any, **kwargs: Any) -> Any:
         if self.vocabulary is None or batch.sampling_info is None:
             return super().run_batch(batch, *args, **kwargs)
-        features = get_exec()
-        seeds = (
-            not features.deterministic.enable_deterministic_inference
-            and features.kernel.sampling_backend == "pytorch"
-        )
-        dress(batch, seeds=seeds)
+        dress(batch)
         try:
             return super().run_batch(batch, *args, **kwargs)
         finally:
-            undress(batch, seeds=seeds)
+            undress(batch)
 
     def process_batch_result(self, batch: ScheduleBatch, result: Any) -> None:
         super().process_batch_result(batch, result)
@@ -331,7 +348,7 @@ class MultiverseScheduler(Scheduler):
         for rid, family in touched.items():
             trunk = family.trunk
             if trunk.finished():
-                self.families.pop(rid, None)
+                self._forget(family)
                 continue
             family.flush()
             if family.ending is None:
@@ -361,8 +378,13 @@ class MultiverseScheduler(Scheduler):
     def _finish(self, family: Family, reason: Any) -> None:
         """End a family at once and tell the client."""
         family.finish(reason)
-        self.families.pop(family.trunk.rid, None)
+        self._forget(family)
         self.output_streamer.stream_output([family.trunk], family.trunk.return_logprob)
+
+    def _forget(self, family: Family) -> None:
+        self.families.pop(family.trunk.rid, None)
+        if self.metrics is not None:
+            self.metrics.family_ended(family)
 
     # --- aborts ----------------------------------------------------------------------
 

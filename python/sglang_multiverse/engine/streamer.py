@@ -6,18 +6,29 @@ from typing import Any
 
 from sglang.srt.managers.scheduler_components.output_streamer import SchedulerOutputStreamer
 
+from .http.outputs import DELTAS, SUMMARY
 from .req import MultiverseReq
 
 
 class MultiverseOutputStreamer(SchedulerOutputStreamer):
     """Branches are never streamed as such: their text reaches the client in the trunk's."""
 
+    has_additional_customized_info = True
+
     def _stream_output_generation(
         self, reqs: list[Any], return_logprob: bool, skip_req: Any = None, **kwargs: Any
     ) -> None:
-        super()._stream_output_generation(
-            [req for req in reqs if _has_news(req)], return_logprob, skip_req, **kwargs
+        # Named call: a slotted dataclass is rebuilt, which breaks zero-argument super().
+        SchedulerOutputStreamer._stream_output_generation(
+            self, [req for req in reqs if _has_news(req)], return_logprob, skip_req, **kwargs
         )
+
+    def build_additional_customized_info(self, reqs: list[Any]) -> dict[str, list[Any]]:
+        """The keys that `engine.http.outputs` takes up, one entry per emitted request."""
+        return {
+            SUMMARY: [req.family.metadata() if req.finished() else None for req in reqs],
+            DELTAS: [req.family.take_deltas() for req in reqs],
+        }
 
 
 def _has_news(req: Any) -> bool:
@@ -26,4 +37,6 @@ def _has_news(req: Any) -> bool:
         return True
     if req.is_branch:
         return False
-    return req.finished() or len(req.output_ids) > req.send_token_offset
+    return bool(
+        req.finished() or len(req.output_ids) > req.send_token_offset or req.family.has_deltas
+    )

@@ -34,7 +34,7 @@ class HookError(RuntimeError):
 def scheduler_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process."""
     from .positions import shift_positions
-    from .sampling import mask_logits
+    from .sampling import mask_logits, sample_with_draws
     from .scheduler import MultiverseScheduler
 
     return (
@@ -50,11 +50,39 @@ def scheduler_hooks() -> tuple[Hook, ...]:
             "after",
         ),
         Hook(
+            "sglang.srt.layers.sampler.Sampler._sample_from_probs",
+            sample_with_draws,
+            "around",
+        ),
+        Hook(
             "sglang.srt.mem_cache.unified_radix_cache.UnifiedRadixCache.session_records",
             add_family_rows,
             "after",
         ),
     )
+
+
+def http_hooks() -> tuple[Hook, ...]:
+    """The hooks of the HTTP process; `engine.http` says what each is for."""
+    from . import http
+
+    manager = "sglang.srt.managers.tokenizer_manager.TokenizerManager"
+    openai = "sglang.srt.entrypoints.openai"
+    chat = f"{openai}.serving_chat.OpenAIServingChat"
+    completion = f"{openai}.serving_completions.OpenAIServingCompletion"
+    around: tuple[tuple[str, Callable[..., Any]], ...] = (
+        ("sglang.srt.entrypoints.api_contract.generate_contract_error", http.contract_error),
+        (f"{manager}.generate_request", http.generate),
+        (f"{manager}._send_one_request", http.send_one_request),
+        (f"{manager}.update_request_meta_info", http.take_results),
+        (f"{manager}._wait_one_response", http.deliver),
+        (f"{openai}.serving_base.OpenAIServingBase.handle_request", http.handle_request),
+        (f"{chat}._process_messages", http.process_messages),
+        (f"{chat}._build_token_logprobs_from_raw", http.chat_logprobs),
+        (f"{chat}._generate_chat_stream", http.label_stream),
+        (f"{completion}._generate_completion_stream", http.label_stream),
+    )
+    return tuple(Hook(target, hook, "around") for target, hook in around)
 
 
 def add_family_rows(records: dict[str, Any], tree_cache: Any) -> dict[str, Any]:
@@ -75,7 +103,8 @@ def check_hooks() -> None:
     """
     from sglang.srt.plugins.hook_registry import HookRegistry
 
-    missing = [hook.target for hook in scheduler_hooks() if hook.target not in HookRegistry._patched]
+    hooks = (*scheduler_hooks(), *http_hooks())
+    missing = [hook.target for hook in hooks if hook.target not in HookRegistry._patched]
     if missing:
         raise HookError(f"Multiverse hooks did not apply: {', '.join(missing)}")
 
@@ -131,6 +160,23 @@ def refuse_unsupported(scheduler: MultiverseScheduler) -> None:
             not isinstance(scheduler.tree_cache, UnifiedRadixCache),
             "--radix-cache-backend",
             "families are counted by SGLang's own radix cache only",
+        ),
+        (
+            args.tokenizer_worker_num > 1,
+            "--tokenizer-worker-num",
+            "SGLang loads no plugins in further tokenizer processes; use 1",
+        ),
+        (
+            bool(args.grpc_mode or args.smg_grpc_mode or scheduler.rust_server is not None),
+            "--grpc-mode / SGLANG_RUST_SERVER",
+            "requests would not pass the hooks on SGLang's HTTP process",
+        ),
+        (bool(args.enable_pdmux), "--enable-pdmux", "it splits a prefill over several steps"),
+        (bool(args.enable_lmcache), "--enable-lmcache", "rows of parked families are unknown to it"),
+        (
+            bool(args.enable_streaming_session),
+            "--enable-streaming-session",
+            "a session keeps rows that a family may hold",
         ),
     )
     for unsupported, flag, reason in rules:

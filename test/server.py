@@ -1,0 +1,128 @@
+"""A real server for tests: started once, watched, stopped, and checked for leaks.
+
+Run with SGLang's own pool checks on: after every step the free list, the radix
+tree, the batches and the families must account for every slot, and no owned
+slot may be free. A violation ends the scheduler, and with it the test.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+MODEL = Path(__file__).parent / "models" / "tiny-multiverse"
+_START_SECONDS = 300
+
+
+class ServerError(RuntimeError):
+    """The server did not start, or died; the message ends with its log."""
+
+
+class Server:
+    """`python -m sglang_multiverse.launch_server` on a free port of this machine."""
+
+    def __init__(self, *flags: str, model: Path = MODEL, pool: int = 16384, **env: str) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = Path(tempfile.mkstemp(prefix="server-", suffix=".log")[1])
+        self.command = [
+            sys.executable,
+            "-m",
+            "sglang_multiverse.launch_server",
+            *("--model-path", str(model), "--port", str(self.port), "--host", "127.0.0.1"),
+            *("--max-total-tokens", str(pool), "--sleep-on-idle", "--enable-metrics"),
+            *flags,
+        ]
+        self.env = {
+            **os.environ,
+            # One thread: a model this small gains nothing from more, and tests run beside others.
+            "OMP_NUM_THREADS": "1",
+            "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY": "1",
+            "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "1",
+            "SGLANG_CHECK_KV_PAGE_INVARIANTS": "1",
+            **env,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.http = httpx.Client(base_url=self.url, timeout=120)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def start(self) -> Server:
+        """Raises `ServerError` if the server ends, or does not answer in time."""
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=subprocess.STDOUT, env=self.env,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise ServerError(f"the server ended with {self.process.returncode}\n{self.tail}")
+            # The warm-up request is over when this line is out; tests must not count it.
+            if "The server is fired up" in self.log:
+                return self
+            time.sleep(0.25)
+        self.stop()
+        raise ServerError(f"the server did not start in {_START_SECONDS} s\n{self.tail}")
+
+    @property
+    def tail(self) -> str:
+        return "\n".join(line[:400] for line in self.log.splitlines()[-40:])
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self) -> None:
+        self.http.close()
+        if self.process is None:
+            return
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *args: object) -> None:
+        self.stop()
+
+    def generate(self, prompt: str | list[int], **kwargs: Any) -> dict[str, Any]:
+        """One greedy answer of `/generate`; `sampling_params` of the call are added to it."""
+        params = {"temperature": 0, "max_new_tokens": 512, **kwargs.pop("sampling_params", {})}
+        key = "text" if isinstance(prompt, str) else "input_ids"
+        answer = self.http.post(
+            "/generate", json={key: prompt, "sampling_params": params, **kwargs}
+        )
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def flush(self) -> None:
+        """Empty the radix cache; waits until the server is idle, and fails if it never is."""
+        answer = self.http.post("/flush_cache", params={"timeout": 30})
+        answer.raise_for_status()
+
+    def pool(self) -> dict[str, float]:
+        """Free, cached and held tokens as the server's own metrics and load report give them."""
+        found = self.http.get("/get_load").json()
+        return found[0] if isinstance(found, list) else found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
