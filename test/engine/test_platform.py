@@ -219,6 +219,7 @@ def test_a_model_path_is_enough(resolve: Callable[..., dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     "asked",
     [
+        {"dtype": "float16"},  # never the default, on any CPU
         {"dtype": "bfloat16"},
         {"attention_backend": "flex_attention"},
         {"max_total_tokens": 4321},
@@ -233,6 +234,36 @@ def test_what_the_user_asked_for_stays(
 ) -> None:
     got = resolve(**asked)
     assert {name: got[name] for name in asked} == asked
+
+
+@pytest.mark.parametrize("asked", [None, "intel_amx"])
+def test_amx_kernels_only_on_request(monkeypatch: pytest.MonkeyPatch, asked: str | None) -> None:
+    """SGLang chooses them for every x86 CPU; where they are installed, it would keep them."""
+    from sglang.srt.arg_groups import overrides
+
+    config = SimpleNamespace(dtype=torch.float32)
+    monkeypatch.setattr(overrides, "model_config_of", lambda args: config)
+    raw = {
+        "attention_backend": asked,
+        "dtype": "float32",
+        "max_running_requests": 1,
+        "mem_fraction_static": 0.5,
+        "max_total_tokens": 1024,
+    }
+    args = SimpleNamespace(
+        **{**raw, "attention_backend": "intel_amx"},
+        device="cpu",
+        enable_torch_compile=False,
+        _raw_input=raw,
+    )
+    MultiverseCpuPlatform().apply_server_args_defaults(args)
+    assert args.attention_backend == (asked or "torch_native")
+
+
+@needs_cpu_only
+def test_a_flag_that_cannot_work_is_refused(resolve: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(ValueError, match="--enable-torch-compile"):
+        resolve(enable_torch_compile=True)
 
 
 @needs_cpu_only

@@ -223,9 +223,17 @@ class MultiverseCpuPlatform(CpuSRTPlatform):
 
         `server_args` reads as the configuration resolved so far; what is
         assigned here is recorded as a decision of this platform.
+
+        Raises:
+            ValueError: naming a flag that cannot work here.
         """
         if server_args.device != "cpu":
             return
+        if server_args.enable_torch_compile:
+            raise ValueError(
+                f"--enable-torch-compile: the platform {PLATFORM_NAME} has no graph runner; "
+                "leave the flag out"
+            )
         asked = server_args._raw_input
 
         # SGLang has already written its AMX kernels here if nothing was asked.
