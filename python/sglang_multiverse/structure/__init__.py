@@ -1,0 +1,42 @@
+"""The Multiverse language: tags, reading, layout, guard, traces.
+
+This room imports neither torch nor sglang.
+"""
+
+from .automaton import Automaton, Frame, Interval, Phase
+from .dialect import MULTIVERSE, NPR, THREADWEAVER, Dialect, Role, TagPair, outline_label
+from .guard import Allowed, Limits, allowed, forbidden_ids
+from .layout import Layout, layout
+from .tags import MissingTagsError, TagTable, Tokenizer, add_tags, resolve_tags
+from .trace import Block, Branch, Statistics, Trace, parse, walk
+
+__all__ = [
+    "MULTIVERSE",
+    "NPR",
+    "THREADWEAVER",
+    "Allowed",
+    "Automaton",
+    "Block",
+    "Branch",
+    "Dialect",
+    "Frame",
+    "Interval",
+    "Layout",
+    "Limits",
+    "MissingTagsError",
+    "Phase",
+    "Role",
+    "Statistics",
+    "TagPair",
+    "TagTable",
+    "Tokenizer",
+    "Trace",
+    "add_tags",
+    "allowed",
+    "forbidden_ids",
+    "layout",
+    "outline_label",
+    "parse",
+    "resolve_tags",
+    "walk",
+]
