@@ -108,7 +108,10 @@ fi
 
 venv=$root/.venv
 linked=$venv/.multiverse-linked
-link=$(printf '%s\n' "$root" "$env" "$tag" "$(digest "$root/pyproject.toml" "$root/setup.py" "$0")")
+# Installed is what stands above the tools' settings in pyproject.toml; a change of those
+# must not touch a `.venv` that something may be running from.
+installed() { sed '/^\[tool\.ruff\]/,$d' "$root/pyproject.toml"; }
+link=$(printf '%s\n' "$root" "$env" "$tag" "$(installed | digest - "$0")")
 
 is_linked() { [[ -f $linked && $(<"$linked") == "$link" && -x $venv/bin/python ]]; }
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
-from servers import Server, serve
+from server import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -48,15 +48,17 @@ def make_model(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    place = tmp_path_factory.mktemp("plain")
-    make_model(place / "model")
-    with serve(place / "model", log=place / "log", module="sglang.launch_server") as running:
-        yield running
+    model = tmp_path_factory.mktemp("plain") / "model"
+    make_model(model)
+    server = Server(model=model)
+    launcher = [sys.executable, "-m", "sglang.launch_server"]
+    server.command = [*launcher, "--model-path", str(model), "--port", str(server.port)]
+    with server:
+        yield server
 
 
 def test_generate(server: Server) -> None:
-    request = {"text": "hello", "sampling_params": {"max_new_tokens": 8, "temperature": 0}}
-    answer = httpx.post(f"{server.url}/generate", json=request, timeout=120).json()
+    answer = server.generate("hello", sampling_params={"max_new_tokens": 8})
     assert answer["meta_info"]["completion_tokens"] == 8
 
 
@@ -72,10 +74,9 @@ def test_chat(server: Server) -> None:
 
 
 def test_it_says_what_it_decided(server: Server) -> None:
-    logged = server.logged()
-    assert "Failed to load plugin" not in logged
-    assert "Failed to apply hooks" not in logged
-    decided = httpx.get(f"{server.url}/server_info", timeout=30).json()
+    assert "Failed to load plugin" not in server.log
+    assert "Failed to apply hooks" not in server.log
+    decided = server.http.get("/server_info").json()
     if decided["device"] == "cpu":
         assert decided["attention_backend"] == "torch_native"
         assert decided["dtype"] == "float32"
