@@ -123,6 +123,14 @@ class Family:
             return
         if req.stage in (Stage.QUEUED, Stage.EXTEND):
             req.stage = Stage.DECODE
+        if self.generated >= self.trunk.sampling_params.max_new_tokens:
+            # A forced header, or a prompt that wants no answer, has used it up.
+            if req.is_branch:
+                req.output_ids.pop()
+                self.ending = FINISH_LENGTH(length=self.generated)
+            else:
+                req.check_finish()
+            return
         sampled = req.output_ids[-1]
         token = self._choose(req, sampled)
         if token is None:
@@ -232,6 +240,10 @@ class Family:
         if not point.complete:
             req.automaton = base
             self._spawn(req, known)
+            return
+        if not any(known):
+            # The block ends right behind its goal: nothing branches off.
+            req.stage = Stage.EXTEND
             return
         req.park(point.goal_end, replaying=True)
         req.children = [
@@ -419,7 +431,9 @@ class Family:
         trunk.time_stats.set_completion_time()
 
     def _longest_path(self) -> int:
-        return max(m.automaton.position for m in self.members()) - self.prompt_position
+        # A prompt that ends in a branch is cut back to its fork: nothing may be ahead of it.
+        longest = max(m.automaton.position for m in self.members())
+        return max(longest - self.prompt_position, 0)
 
     def metadata(self) -> dict[str, Any]:
         """What the answer's metadata says of its structure (DESIGN.md §4, Results)."""
