@@ -123,13 +123,13 @@ class Family:
             return
         if req.stage in (Stage.QUEUED, Stage.EXTEND):
             req.stage = Stage.DECODE
-        if self.generated >= self.trunk.sampling_params.max_new_tokens:
+        if self._room(req.automaton) <= 0:
             # A forced header, or a prompt that wants no answer, has used it up.
-            if req.is_branch:
+            if not req.is_branch:
+                req.check_finish()
+            if not req.finished():
                 req.output_ids.pop()
                 self.ending = FINISH_LENGTH(length=self.generated)
-            else:
-                req.check_finish()
             return
         sampled = req.output_ids[-1]
         token = self._choose(req, sampled)
@@ -178,6 +178,13 @@ class Family:
             req.replaced = token != close
             return close
         return token
+
+    def _room(self, automaton: Automaton) -> int:
+        """How many tokens may still follow what `automaton` has read."""
+        room = self.trunk.sampling_params.max_new_tokens - self.generated
+        limit = self.options.max_critical_tokens
+        critical = automaton.position - self.prompt_position
+        return int(max(0, room if limit is None else min(room, limit - critical)))
 
     def _check_ends(self, req: MultiverseReq, role: Role | None) -> None:
         limit = self.options.max_critical_tokens
@@ -260,7 +267,7 @@ class Family:
         `known` holds the text that a prompt gives of the first branches; the
         others, and the last known one if its tag is missing, get their header.
         """
-        vocabulary = self.vocabulary
+        vocabulary, max_tokens = self.vocabulary, self.trunk.sampling_params.max_new_tokens
         base = req.automaton
         frame = base.frames[-1]
         ids = req.ids()
@@ -281,7 +288,8 @@ class Family:
             children.append(child)
             headers.append(header)
 
-        if self.generated + sum(map(len, headers)) > self.trunk.sampling_params.max_new_tokens:
+        needed = sum(map(len, headers))
+        if self.generated + needed > max_tokens or self._room(base) < max(map(len, headers)):
             self.ending = FINISH_LENGTH(length=self.generated)
             return
         if not req.is_branch and not req.skip_radix_cache_insert:
@@ -411,9 +419,9 @@ class Family:
         req.stage = Stage.EXTEND
         if req.row_len == req.seqlen and req.automaton.phase is Phase.TAIL:
             header = self.vocabulary.conclusion_header
-            room = self.trunk.sampling_params.max_new_tokens - self.generated
+            room = self._room(req.automaton)
             self._force(req, header[:room])
-            if room < len(header):
+            if room <= len(header):
                 self.ending = FINISH_LENGTH(length=self.generated)
 
     # --- ends ------------------------------------------------------------------
