@@ -39,6 +39,8 @@ class Server:
             "-m",
             "sglang_multiverse.launch_server",
             *("--model-path", str(model), "--port", str(self.port), "--host", "127.0.0.1"),
+            # Tests compare logits: not bf16, which a CPU that has it would choose.
+            *("--dtype", "float32"),
             *("--max-total-tokens", str(pool), "--sleep-on-idle", "--enable-metrics"),
             *flags,
         ]
@@ -62,7 +64,10 @@ class Server:
         """Raises `ServerError` if the server ends, or does not answer in time."""
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=subprocess.STDOUT, env=self.env,
+                self.command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.env,
                 start_new_session=True,
             )
         deadline = time.monotonic() + _START_SECONDS

@@ -42,6 +42,7 @@ class Family:
     Attributes:
         arrival: order of arrival in this process; the oldest family goes first.
         ending: set once the whole family must end; later tokens are dropped.
+        error: what went wrong in `observe`; the family must be failed with it.
         generated: tokens after the prompt, forced ones included.
         forced: how many of them were forced.
         prefilled: tokens that went through an extend.
@@ -69,6 +70,7 @@ class Family:
         total = options.max_total_branches if may_fork else 0
         self.limits = Limits(options.max_depth, options.max_branches, total)
         self.ending: BaseFinishReason | None = None
+        self.error: Exception | None = None
         self.generated = self.forced = self.prefilled = 0
         self.blocks = self.branches = self.depth = 0
         self.max_concurrent = 0
@@ -321,7 +323,7 @@ class Family:
             rid=f"{trunk.rid}#{'.'.join(map(str, path))}",
             origin_input_text="",
             origin_input_ids=prefix,
-            sampling_params=_branch_sampling_params(trunk.sampling_params),
+            sampling_params=self._branch_sampling_params(automaton),
             return_logprob=trunk.return_logprob,
             top_logprobs_num=trunk.logprob.top_logprobs_num,
             token_ids_logprob=trunk.logprob.token_ids_logprob,
@@ -334,6 +336,7 @@ class Family:
             http_worker_ipc=trunk.http_worker_ipc,
         )
         child.tokenizer = trunk.tokenizer
+        child.time_stats.forward_entry_time = trunk.time_stats.forward_entry_time
         # A branch's KV enters the tree with the join, under the linear ids.
         child.skip_radix_cache_insert = True
         child.path, child.label = path, label
@@ -347,6 +350,19 @@ class Family:
         child.segment_start = len(child.output_ids)
         self.plan(child)
         return child
+
+    def _branch_sampling_params(self, automaton: Automaton) -> Any:
+        """The request's parameters, for one branch.
+
+        `max_new_tokens` is a fair share of what is left: SGLang's admission reserves
+        that much for a running row. The bound itself is the family's.
+        """
+        params = self.trunk.sampling_params
+        own = copy.copy(params)
+        left = max(params.max_new_tokens - self.generated, 0)
+        own.max_new_tokens = max(left // max(len(automaton.frames[-1].outlines), 1), 1)
+        own.min_new_tokens = 0
+        return own
 
     def _force(self, req: MultiverseReq, ids: Sequence[int]) -> None:
         """Append ids that the engine, not the model, writes."""
@@ -531,10 +547,3 @@ class Family:
             reading.feed(ids[: trunk.prefix_len])
             trunk.position_offset = reading.position - trunk.prefix_len
         trunk.refresh_fill_ids()
-
-
-def _branch_sampling_params(params: Any) -> Any:
-    """The request's parameters; the branch's own RNG stream comes from its path (`sampling`)."""
-    own = copy.copy(params)
-    own.min_new_tokens = 0
-    return own

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sglang.srt.mem_cache.common import release_kv_cache
-
 
 class RowsExhaustedError(RuntimeError):
     """No row is free; admission must have checked."""
@@ -56,14 +54,3 @@ def join_rows(pool: Any, parent: Any, children: Sequence[Any]) -> None:
         child.kv.mark_kv_released()
     parent.kv.kv_allocated_len = parent.kv.kv_committed_len = at
     parent.prefix_len = at
-
-
-def drop_row(tree_cache: Any, req: Any, *, checkpoint: bool = False) -> None:
-    """Give a row back; a second call does nothing.
-
-    With `checkpoint` the tree keeps the KV, evictable, under the row's ids; only
-    a trunk's row may ask for it, whose ids are the linear text.
-    """
-    if req.kv.holds_kv:
-        release_kv_cache(req, tree_cache, checkpoint=checkpoint)
-        req.reset_for_retract()

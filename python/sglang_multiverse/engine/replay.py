@@ -9,6 +9,7 @@ branches side by side over the shared prefix, then on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from ..structure import Automaton, Interval, Phase, TagTable
@@ -51,9 +52,7 @@ def fork_points(
     def close(end: int, complete: bool) -> None:
         if bounds[0] > start:
             edges = [*bounds, end]
-            branches = tuple(
-                Interval(lo, hi) for lo, hi in zip(edges, edges[1:], strict=False) if lo < hi
-            )
+            branches = tuple(Interval(lo, hi) for lo, hi in pairwise(edges) if lo < hi)
             points.append(ForkPoint(bounds[0], branches, complete))
         bounds.clear()
 

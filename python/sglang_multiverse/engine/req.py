@@ -60,6 +60,8 @@ class MultiverseReq(Req):
     path: tuple[int, ...] = ()
     label: str = ""
     parent: MultiverseReq | None = None
+    option_error: str | None = None
+    finished_len: int | None
 
     def join_family(
         self, family: Family, automaton: Automaton, parent: MultiverseReq | None = None
@@ -142,7 +144,12 @@ class MultiverseReq(Req):
         if self.to_finish is not None or new_accepted_len == 0:
             super().update_finish_state(new_accepted_len)
             return
-        self.family.observe(self)
+        try:
+            self.family.observe(self)
+        except Exception as error:
+            # In the middle of SGLang's loop over the batch, where it would end
+            # every request; the scheduler fails this family when the loop is done.
+            self.family.error = error
 
     def check_finish(self) -> None:
         """SGLang's own stop conditions, for the trunk."""

@@ -58,7 +58,7 @@ def _mask(batch: ScheduleBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
     )
 
 
-def mask_logits(result: Any, info: Any, logits: torch.Tensor) -> None:
+def mask_logits(_result: Any, info: Any, logits: torch.Tensor) -> None:
     """Hook after `SamplingBatchInfo.apply_logits_bias`: forbid what `dress` found."""
     mask = getattr(info, _MASK, None)
     if mask is not None:

@@ -136,6 +136,8 @@ class MultiverseScheduler(Scheduler):
         error, req.option_error = getattr(req, "option_error", None), None
         if error is not None and not req.finished() and req.to_finish is None:
             req.set_finish_with_abort(error)
+        if req.to_finish is not None:
+            # SGLang has replaced the prompt by one token; nothing forks any more.
             req.fork_points, req.all_fork_points = [], []
         if is_retracted or req.retracted_stain:
             req.family.requeue(req)
@@ -194,6 +196,10 @@ class MultiverseScheduler(Scheduler):
             if end - start + headroom > room or (needs_row and rows == 0):
                 blocked = True
                 break
+            if self.enable_lora and not self.can_schedule_lora_req(
+                req, {r.lora_id for r in (*running_batch.reqs, *picked)}
+            ):
+                continue
             picked.append(req)
             budget -= end - start
             room -= end - start + headroom
@@ -282,31 +288,36 @@ class MultiverseScheduler(Scheduler):
         return True
 
     def _break_jam(self) -> None:
-        """Nothing runs, families wait: one of them must give its rows back."""
-        if self.waiting_queue or self.chunked_req is not None:
-            return
-        if not self._pending():
-            # A bug, not the user's fault: fail these requests rather than hang.
-            for family in list(self.families.values()):
-                logger.error("A family is stuck: %s", family.describe())
-                self._finish(
-                    family,
-                    FINISH_ABORT("Internal error: stuck", HTTPStatus.INTERNAL_SERVER_ERROR),
-                )
+        """Nothing runs and families wait: the youngest gives its rows back.
+
+        One that cannot run even alone is failed, and so is one that waits for
+        nothing, which would be a bug; neither may hang.
+        """
+        pending = self._pending()
+        if not pending:
+            if not self.waiting_queue and self.chunked_req is None:
+                for family in list(self.families.values()):
+                    self._fail(family, InvariantError(f"stuck: {family.describe()}"))
             return
         holders = [f for f in self.families.values() if any(m.kv.holds_kv for m in f.members())]
         if len(holders) > 1:
             self._retract(max(holders, key=lambda family: family.arrival))
-        elif holders and not self._can_ever_run(holders[0]):
+        elif self._free_tokens() < pending[0].target - _start(pending[0]):
             self._finish(
-                holders[0],
-                FINISH_ABORT("The KV pool cannot hold this request, one branch at a time."),
+                pending[0].family,
+                FINISH_ABORT(
+                    "The KV pool cannot hold this request, even one branch at a time.",
+                    HTTPStatus.INTERNAL_SERVER_ERROR,
+                ),
             )
 
-    def _can_ever_run(self, family: Family) -> bool:
-        """Whether the family's next extend fits the pool as it is, alone."""
-        req = self._pending()[0]
-        return self._free_tokens() >= req.target - _start(req)
+    def _fail(self, family: Family, error: Exception) -> None:
+        """An error of ours in one family ends that family, with a 500, and no other."""
+        logger.error("Request %s failed", family.trunk.rid, exc_info=error)
+        self._finish(
+            family,
+            FINISH_ABORT(f"Internal error: {error}", HTTPStatus.INTERNAL_SERVER_ERROR),
+        )
 
     def _retract(self, family: Family) -> None:
         logger.info("KV pool is full: request %s is retracted whole", family.trunk.rid)
@@ -338,30 +349,40 @@ class MultiverseScheduler(Scheduler):
         touched: dict[str, Family] = {}
         for req in batch.reqs:
             req.settle_logprobs()
-            family = req.family
-            touched[family.trunk.rid] = family
+            touched[req.family.trunk.rid] = req.family
             if req.replaced and req.kv.holds_kv:
                 # The next decode step must read the token that was put in.
                 self.future_map.output_tokens_buf[req.kv.req_pool_idx] = req.output_ids[-1]
-            family.settle(req)
         in_batch = {id(req) for req in batch.reqs}
-        for rid, family in touched.items():
-            trunk = family.trunk
-            if trunk.finished():
-                self._forget(family)
+        for family in touched.values():
+            try:
+                self._settle(family, [req for req in batch.reqs if req.family is family])
+            except Exception as error:  # an error of ours must not take the others down
+                self._fail(family, error)
                 continue
-            family.flush()
-            if family.ending is None:
-                family.join_ready()
-            if family.ending is not None:
-                self._finish(family, family.ending)
-                continue
-            if family.forked or trunk.stage is Stage.EXTEND:
-                self.families[rid] = family
-            elif trunk.stage is Stage.DECODE:
-                self.families.pop(rid, None)
-            if id(trunk) not in in_batch:
+            if not family.trunk.finished() and id(family.trunk) not in in_batch:
+                trunk = family.trunk
                 self.output_streamer.stream_output([trunk], trunk.return_logprob)
+
+    def _settle(self, family: Family, stepped: list[MultiverseReq]) -> None:
+        """Let a family act on the step that its sequences `stepped` were part of."""
+        trunk = family.trunk
+        if trunk.finished():
+            self._forget(family)
+            return
+        if family.error is not None:
+            raise family.error
+        for req in stepped:
+            family.settle(req)
+        family.flush()
+        if family.ending is None:
+            family.join_ready()
+        if family.ending is not None:
+            self._finish(family, family.ending)
+        elif family.forked or trunk.stage is Stage.EXTEND:
+            self.families[trunk.rid] = family
+        elif trunk.stage is Stage.DECODE:
+            self.families.pop(trunk.rid, None)
 
     def _account(self, batch: ScheduleBatch) -> None:
         if batch.forward_mode.is_extend():
@@ -395,8 +416,9 @@ class MultiverseScheduler(Scheduler):
             )
             trunk = family.trunk
             if named and trunk.stage is not Stage.QUEUED and not _decoding(trunk):
-                message = recv_req.abort_message or "Aborted"
-                self._finish(family, FINISH_ABORT(message))
+                timed_out = recv_req.abort_message is not None
+                status = HTTPStatus.SERVICE_UNAVAILABLE if timed_out else None
+                self._finish(family, FINISH_ABORT(recv_req.abort_message, status))
         super().abort_request(recv_req)
 
     def _release_aborted_request(self, req: Req) -> None:
@@ -412,8 +434,21 @@ class MultiverseScheduler(Scheduler):
             return
         super().send_abort_output(abort_req, req)
 
-    def is_fully_idle(self, *args: Any, **kwargs: Any) -> bool:
-        return not self.families and bool(super().is_fully_idle(*args, **kwargs))
+    def pause_generation(self, recv_req: Any) -> None:
+        if recv_req.mode == "retract" and self.families:
+            # Weights may change before we go on: no KV of a family may stay.
+            for family in list(self.families.values()):
+                self._retract(family)
+            for batch in (self.running_batch, self.last_batch):
+                if batch is not None:
+                    _leave(batch)
+        super().pause_generation(recv_req)
+
+    def is_fully_idle(self, *args: Any, ignore_waiting: bool = False, **kwargs: Any) -> bool:
+        """With `ignore_waiting` a family that holds no KV only waits, like a queued request."""
+        busy = bool(self._held_rows()) if ignore_waiting else bool(self.families)
+        idle = super().is_fully_idle(*args, ignore_waiting=ignore_waiting, **kwargs)
+        return not busy and bool(idle)
 
 
 def _may_fork(recv_req: Any, req: Req) -> bool:
@@ -458,9 +493,7 @@ def _leave(batch: ScheduleBatch) -> bool:
     leaving = [
         req
         for req in batch.reqs
-        if isinstance(req, MultiverseReq)
-        and not req.finished()
-        and not _decoding(req)
+        if isinstance(req, MultiverseReq) and not req.finished() and not _decoding(req)
     ]
     if leaving:
         batch.filter_batch(reqs_to_exclude=leaving)

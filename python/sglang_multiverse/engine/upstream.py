@@ -172,7 +172,11 @@ def refuse_unsupported(scheduler: MultiverseScheduler) -> None:
             "requests would not pass the hooks on SGLang's HTTP process",
         ),
         (bool(args.enable_pdmux), "--enable-pdmux", "it splits a prefill over several steps"),
-        (bool(args.enable_lmcache), "--enable-lmcache", "rows of parked families are unknown to it"),
+        (
+            bool(args.enable_lmcache),
+            "--enable-lmcache",
+            "it does not know of parked rows",
+        ),
         (
             bool(args.enable_streaming_session),
             "--enable-streaming-session",

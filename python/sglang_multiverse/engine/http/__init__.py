@@ -1,8 +1,9 @@
 """What runs in SGLang's HTTP process: requests in, answers out.
 
 Everything here is a hook on a method of SGLang; nothing is copied from it, and
-no route is added. `engine.upstream` names their targets. Nothing of SGLang, FastAPI or torch is imported at load time,
-because the plugin loads in every process of SGLang.
+no route is added; `engine.upstream` names their targets. Nothing of SGLang,
+FastAPI or torch is imported at load time, because the plugin loads in every
+process of SGLang.
 
 The way of a request:
 
