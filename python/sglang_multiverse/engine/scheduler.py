@@ -117,6 +117,9 @@ class MultiverseScheduler(Scheduler):
             may_fork=may_fork,
             live_deltas=options.stream == "branches" and bool(req.stream),
         )
+        if not req.origin_input_ids and recv_req.input_embeds is None:
+            # SGLang would run an extend of no tokens, which ends the scheduler.
+            error = "prompt: it holds no token; at least one is needed"
         if error is None and req.all_fork_points and not may_fork:
             req.fork_points, req.all_fork_points = [], []
         if error is None and req.all_fork_points and recv_req.return_logprob:
