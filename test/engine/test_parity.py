@@ -37,12 +37,18 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def cases(tiny_tokenizer: Any) -> list[Case]:
-    """52 held-out prompts: no parallel block, flat, nested, two blocks in a row."""
-    return [
-        Case(prompt_ids(problems.generate(seed, "held-out", kind), tiny_tokenizer), kind)
+    """55 held-out prompts: twelve of each kind, and one flat problem of every width 2–8."""
+    drawn = [
+        problems.generate(seed, "held-out", kind)
         for kind in problems.KINDS
-        for seed in range(100, 100 + -(-52 // len(problems.KINDS)))
+        for seed in range(100, 112)
     ]
+    by_width: dict[int, problems.Problem] = {}
+    for seed in range(200, 400):
+        problem = problems.generate(seed, "held-out", "flat")
+        by_width.setdefault(len(problem.parts), problem)
+    drawn += [by_width[width] for width in range(2, 9)]
+    return [Case(prompt_ids(problem, tiny_tokenizer), problem.kind) for problem in drawn]
 
 
 def prompt_ids(problem: problems.Problem, tokenizer: Any) -> list[int]:
