@@ -1,0 +1,1 @@
+"""`python -m sglang_multiverse.demo`: serve a small model, ask it, watch its branches grow."""

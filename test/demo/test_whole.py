@@ -1,0 +1,60 @@
+"""The whole demo as a user runs it, on the tiny model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+MARK = "MULTIVERSE_DEMO_TEST"
+
+
+def start(mark: str, log: Path, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "sglang_multiverse.demo", "--repeats", "1", *flags]
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, text=True, env={**os.environ, MARK: mark}
+        )
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Every process that got the mark from the demo, in whatever group or session."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def test_exit_code_zero_and_nothing_left(tiny_path: Path, tmp_path: Path) -> None:
+    mark, log = uuid.uuid4().hex, tmp_path / "log"
+    demo = start(mark, log, "--model-path", str(tiny_path))
+    assert demo.wait(timeout=400) == 0, log.read_text()
+    said = log.read_text()
+    assert "right: Answer:" in said
+    assert "speed against one at a time" in said
+    assert not marked(mark)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_starting(sign: signal.Signals, tiny_path: Path, tmp_path: Path) -> None:
+    mark, log = uuid.uuid4().hex, tmp_path / "log"
+    demo = start(mark, log, "--model-path", str(tiny_path))
+    deadline = time.monotonic() + 60
+    while len(marked(mark)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)  # amid the imports
+    demo.send_signal(sign)
+    assert demo.wait(timeout=60) == 130, log.read_text()
+    assert not marked(mark)
