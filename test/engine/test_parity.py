@@ -146,6 +146,22 @@ def test_a_prompt_cut_anywhere_goes_on_as_decoding_would(
     assert cut_in_branch >= 10
 
 
+def test_what_the_cache_holds_of_a_block_is_used_only_where_it_is_seen(
+    server: Server, cases: list[Case], tiny_model: Any, tiny_tokenizer: Any, tiny_tags: TagTable
+) -> None:
+    """The whole answer is in the radix tree, and prompts that end in the middle of it match it."""
+    eos = eos_ids(tiny_model, tiny_tokenizer)
+    for case in [case for case in cases if case.kind in ("nested", "rounds")][::6]:
+        server.flush()
+        whole = [*case.ids, *ask(server, case.ids)["output_ids"]]
+        block = parse(whole, tiny_tags).blocks[0]
+        inside = block.branches[-1].span
+        for cut in (block.goal_end, (inside.lo + inside.hi) // 2, inside.hi, len(whole) - 4):
+            answer = ask(server, whole[:cut])
+            assert answer["meta_info"]["cached_tokens"] > 0
+            compare(answer, whole[:cut], tiny_model, tiny_tags, eos)
+
+
 def test_nothing_is_prefilled_but_prompts_and_headers(
     server: Server, cases: list[Case], tiny_tags: TagTable
 ) -> None:
