@@ -223,10 +223,10 @@ class Family:
         at = req.row_len
         if at < req.target:
             return  # a chunk; the next one follows
-        if req.children:
-            req.stage = Stage.PARKED  # retracted while parked, and back
-        elif req.fork_points and req.fork_points[0].goal_end == at:
+        if req.fork_points and req.fork_points[0].goal_end == at:
             self._replay(req, req.fork_points.pop(0))
+        elif req.children:
+            req.stage = Stage.PARKED  # retracted while parked, and back
         elif req.closed:
             req.stage = Stage.CLOSED
 
@@ -430,10 +430,9 @@ class Family:
                     f"{req.row_len + req.position_offset}, read as {req.automaton.length} "
                     f"ending at {req.automaton.position}"
                 )
-        req.children = []
-        req.replaying = False
+        req.unpark()
         req.stage = Stage.EXTEND
-        if req.row_len == req.seqlen and req.automaton.phase is Phase.TAIL:
+        if not req.children and req.row_len == req.seqlen and req.automaton.phase is Phase.TAIL:
             header = self.vocabulary.conclusion_header
             room = self._room(req.automaton)
             self._force(req, header[:room])
@@ -444,6 +443,7 @@ class Family:
 
     def finish(self, reason: BaseFinishReason) -> None:
         """End the whole family now; every slot and row goes back."""
+        self._drop_replays()
         self.flush(partial=True)
         self.critical_path = self._longest_path()
         self._drop_branches()
@@ -473,6 +473,15 @@ class Family:
             "prefilled_tokens": self.prefilled,
             "max_concurrent_branches": self.max_concurrent,
         }
+
+    def _drop_replays(self) -> None:
+        """Give up replays under way, so that the live branches are all there is."""
+        for req in reversed(list(self.members())):
+            if req.replaying:
+                for child in req.children:
+                    if child.kv.holds_kv:
+                        release_kv_cache(child, self.tree_cache, checkpoint=False)
+                req.unpark()
 
     def _drop_branches(self) -> None:
         for req in reversed(list(self.members())):
@@ -505,7 +514,7 @@ class Family:
     def requeue(self, req: MultiverseReq) -> None:
         """`req` lost its row: plan how its known text gets its KV again."""
         if req.replaying:
-            req.children, req.replaying = [], False
+            req.unpark()
         req.stage = Stage.EXTEND if req.is_branch else Stage.QUEUED
         req.position_offset = req.parent.position_offset if req.parent else 0
         self.plan(req)

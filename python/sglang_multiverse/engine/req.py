@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from enum import Enum, unique
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sglang.srt.managers.schedule_batch import BaseFinishReason, Req
 
@@ -35,6 +35,14 @@ class Stage(Enum):
     CLOSED = "closed"  # a finished branch that waits for its siblings
 
 
+class Fork(NamedTuple):
+    """The branches of a parked sequence: see the attributes of `MultiverseReq`."""
+
+    children: list[MultiverseReq]
+    fork_at: int
+    flush_at: int
+
+
 class MultiverseReq(Req):
     """SGLang's request, with its place in a family.
 
@@ -50,6 +58,7 @@ class MultiverseReq(Req):
         closed: a branch whose text is complete.
         fork_at: index after the `</Goal>` the children branch off from.
         replaying: the children's text is known and part of the ids already.
+        suspended: live branches that wait while an earlier block is replayed.
         discards: the next sampled token is not wanted (the ids go on, or end).
         force: ids that replace the next sampled ones.
         all_fork_points: the blocks of known text, in order.
@@ -82,6 +91,7 @@ class MultiverseReq(Req):
         self.all_fork_points: list[ForkPoint] = []
         self.fork_at = 0
         self.replaying = False
+        self.suspended: Fork | None = None
         self.segment_start = len(self.output_ids)
         self.sampled: int | None = None  # the token kept of this step, None if dropped
         self.replaced = False  # that token was forced in place of the sampled one
@@ -98,10 +108,18 @@ class MultiverseReq(Req):
     @property
     def known_end(self) -> int:
         """How far the ids are this row's to compute: a live branch computes its own."""
+        if self.suspended is not None:
+            return self.suspended.fork_at
         return self.fork_at if self.children and not self.replaying else self.seqlen
 
     def park(self, fork_at: int, *, replaying: bool) -> None:
-        """Wait, at `</Goal>`, for the branches that follow it."""
+        """Wait, at `</Goal>`, for the branches that follow it.
+
+        A retracted parent may have to replay an earlier block first: its live
+        branches, which hold no rows then, stand aside until `unpark`.
+        """
+        if replaying and self.children:
+            self.suspended = Fork(self.children, self.fork_at, self.flush_at)
         self.stage = Stage.PARKED
         self.fork_at = fork_at
         self.replaying = replaying
@@ -112,6 +130,12 @@ class MultiverseReq(Req):
         """Where the next extend must stop: the next fork in known text, or its end."""
         end = self.known_end
         return min(self.fork_points[0].goal_end, end) if self.fork_points else end
+
+    def unpark(self) -> None:
+        """The branches at work are done with; suspended ones come back."""
+        self.children, self.fork_at, self.flush_at = self.suspended or Fork([], 0, 0)
+        self.suspended = None
+        self.replaying = False
 
     def set_discards(self, extend_end: int) -> None:
         """Decide, before an extend to `extend_end`, whether its sampled token is wanted."""
