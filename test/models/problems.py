@@ -169,17 +169,17 @@ class Problem:
 
     @property
     def _comparison(self) -> str:
-        """The best so far, person by person."""
+        """The best so far against the next, person by person."""
         if self.question == "each":
             return ""
-        best, seen = 0, []
-        for i, total in enumerate(self.totals):
-            better = (
-                total > self.totals[best] if self.question == "most" else total < self.totals[best]
-            )
-            best = i if better else best
-            seen.append(f"{self.parts[best].name} {self.totals[best]}")
-        return f"The {self.question} so far: {', '.join(seen)}.\n"
+        shown = [f"{p.name} {total}" for p, total in zip(self.parts, self.totals, strict=True)]
+        best, duels = 0, []
+        for i in range(1, len(shown)):
+            ahead = self.totals[i] - self.totals[best]
+            winner = i if (ahead > 0 if self.question == "most" else ahead < 0) else best
+            duels.append(f"{shown[best]} or {shown[i]}: {shown[winner]}")
+            best = winner
+        return f"The {self.question}: {'; '.join(duels)}.\n"
 
 
 def answer(problem: Problem) -> str:

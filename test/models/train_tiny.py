@@ -140,7 +140,7 @@ def longest(step: int, steps: int) -> int:
 
     Looking something up is learned much sooner where there is little to look through.
     """
-    return SHORTEST + int((CONTEXT - SHORTEST) * max(0.0, 2 * step / steps - 0.2) ** 2)
+    return SHORTEST + int((CONTEXT - SHORTEST) * max(0.0, 2 * step / steps - 0.12) ** 2)
 
 
 def pool_batches(
@@ -381,10 +381,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=HERE / "tiny-multiverse")
     made.add_argument("--work", type=Path, default=ROOT / "build" / "tiny-multiverse")
     made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--steps", type=int, default=6000)
+    made.add_argument("--steps", type=int, default=5000)
     made.add_argument("--warmup", type=int, default=100)
-    made.add_argument("--lr", type=float, default=2e-3)
-    made.add_argument("--batch-tokens", type=int, default=2048)
+    made.add_argument("--lr", type=float, default=3e-3)
+    made.add_argument("--batch-tokens", type=int, default=2560)
     made.add_argument("--threads", type=int, default=2)
     made.add_argument(
         "--autocast",
