@@ -34,10 +34,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT / "test")]
 
-import oracle  # noqa: E402
 from load import MAX_TOKENS, Answer, Load, Plan, Prompt, draw_prompts  # noqa: E402
 from machine import describe  # noqa: E402
 
+import oracle  # noqa: E402
 from server import MODEL, Server  # noqa: E402
 from sglang_multiverse.structure import Limits, parse, resolve_tags, walk  # noqa: E402
 
