@@ -1,0 +1,83 @@
+"""Sampling by a given number, against filters written out by hand."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sglang_multiverse.engine.sampling import inverse_cdf
+
+ALMOST_ONE = 1 - 2**-53
+
+
+def draw(weights: list[int], u: float, k: int, p: float, m: float) -> int:
+    probs = torch.tensor([weights], dtype=torch.float64)
+    return int(
+        inverse_cdf(
+            probs / probs.sum(),
+            torch.tensor([u], dtype=torch.float64),
+            torch.tensor([k]),
+            torch.tensor([p]),
+            torch.tensor([m]),
+        )
+    )
+
+
+def kept(weights: list[int], k: int, p: float, m: float) -> list[int]:
+    """Likeliest first: top-k, then the shortest run that reaches top-p, then min-p."""
+    order = sorted(range(len(weights)), key=lambda i: -weights[i])
+    total, before = sum(weights), 0
+    tokens = []
+    for rank, i in enumerate(order):
+        inside = before <= p * total and weights[i] >= weights[order[0]] * m
+        if rank < k and inside and weights[i]:
+            tokens.append(i)
+        before += weights[i]
+    return tokens
+
+
+# Distinct powers of two and dyadic filters: every product and sum is exact.
+WEIGHTS = st.permutations([1, 2, 4, 8, 16, 32, 64, 129])
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    WEIGHTS,
+    st.integers(0, 999),
+    st.integers(1, 9),
+    st.sampled_from([0.1, 0.4, 0.7, 0.9, 1.0]),
+    st.sampled_from([0.0, 0.1, 0.3, 0.9]),
+)
+def test_the_draw_falls_where_the_filtered_distribution_says(
+    weights: list[int], u: int, k: int, p: float, m: float
+) -> None:
+    tokens = kept(weights, k, p, m)
+    mass = sum(weights[i] for i in tokens)
+    u_exact = (u + 0.123) / 1000
+    at, expected = 0, tokens[-1]
+    for token in tokens:
+        at += weights[token]
+        if u_exact * mass < at:
+            expected = token
+            break
+    assert draw(weights, u_exact, k, p, m) == expected
+    assert draw(weights, 0.0, k, p, m) == tokens[0]
+    assert draw(weights, ALMOST_ONE, k, p, m) == tokens[-1]
+
+
+def test_a_token_of_no_probability_is_never_drawn() -> None:
+    for u in (0.0, 0.5, ALMOST_ONE):
+        assert draw([0, 1, 0, 0], u, 4, 1.0, 0.0) == 1
+
+
+def test_rows_are_filtered_by_their_own_parameters() -> None:
+    probs = torch.tensor([[0.5, 0.3, 0.2]] * 4)
+    chosen = inverse_cdf(
+        probs,
+        torch.tensor([ALMOST_ONE] * 4, dtype=torch.float64),
+        torch.tensor([3, 1, 3, 3]),
+        torch.tensor([1.0, 1.0, 0.6, 1.0]),
+        torch.tensor([0.0, 0.0, 0.0, 0.9]),
+    )
+    assert chosen.tolist() == [2, 0, 1, 0]
