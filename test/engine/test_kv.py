@@ -13,7 +13,14 @@ from sglang_multiverse.engine.kv import RowsExhaustedError, borrow_row, join_row
 
 
 def sequence(rid: str) -> Any:
-    return SimpleNamespace(rid=rid, kv=ReqKvInfo(), prefix_len=0, last_node=None, lock=object())
+    return SimpleNamespace(
+        rid=rid,
+        kv=ReqKvInfo(),
+        prefix_len=0,
+        position_offset=0,
+        last_node=None,
+        lock=object(),
+    )
 
 
 def append(pool: ReqToTokenPool, req: Any, *slots: int) -> None:
@@ -39,7 +46,7 @@ def parent(pool: ReqToTokenPool) -> Any:
     pool.alloc([req])
     append(pool, req, 11, 12, 13)
     req.kv.cache_protected_len = 2
-    req.last_node = "node"
+    req.last_node, req.position_offset = "node", -4
     return req
 
 
@@ -52,6 +59,7 @@ def test_a_borrowed_row_reads_the_parents_slots_and_owns_none(
     assert child.kv.req_pool_idx != parent.kv.req_pool_idx
     assert child.kv.cache_protected_len == child.kv.kv_allocated_len == child.prefix_len == 3
     assert child.last_node == "node" and child.lock is None
+    assert child.position_offset == -4
     assert parent.kv.cache_protected_len == 2
 
 

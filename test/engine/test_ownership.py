@@ -114,6 +114,7 @@ class World(MultiverseScheduler):
         self.tree_cache.multiverse_rows = self._held_rows
         self.tree_cache.session_records = lambda: add_family_rows(records(), self.tree_cache)
         self.output_streamer = MagicMock()
+        self.chunked_req = None
         self.alive: list[Family] = []
         self.arrived = 0
         shared: dict[str, Any] = {
@@ -179,6 +180,31 @@ class World(MultiverseScheduler):
 
     def queued(self) -> list[MultiverseReq]:
         return [f.trunk for f in self.alive if f.trunk.stage is Stage.QUEUED]
+
+    @property
+    def waiting_queue(self) -> list[MultiverseReq]:
+        return self.queued()
+
+    def go_on(self, choices: list[int]) -> None:
+        """What a scheduler does when nothing happens to it."""
+        moved = 0
+        for req in self._pending():
+            if req not in self._pending():
+                continue  # its family ended, or moved on, with the extend before
+            if not self.extend(req, choose(req, choices[0])):
+                break
+            moved += 1
+        for req in self.queued():
+            moved += self.admit(req, choose(req, choices[0]))
+        if self.running():
+            self.decode(choices)
+        elif not moved and self.alive:
+            partial = [trunk for trunk in self.queued() if trunk.kv.holds_kv]
+            if partial:
+                partial[-1].family.retract()
+            else:
+                self._break_jam()
+            self._sweep()
 
     def admit(self, trunk: MultiverseReq, token: int, chunk: int = 1000) -> bool:
         """Prefill a trunk, or its next chunk; False where it does not fit."""
@@ -394,14 +420,8 @@ class Ownership(RuleBasedStateMachine):
 
     @rule(rounds=st.lists(st.lists(CHOICE, min_size=1, max_size=4), min_size=4, max_size=20))
     def go_on(self, rounds: list[list[int]]) -> None:
-        """What a scheduler does when nothing happens to it."""
         for choices in rounds:
-            for req in self.world._pending():
-                if not self.world.extend(req, choose(req, choices[0])):
-                    break
-            for req in self.world.queued():
-                self.world.admit(req, choose(req, choices[0]))
-            self.world.decode(choices)
+            self.world.go_on(choices)
             self.world.check()
 
     def _branches(self) -> list[MultiverseReq]:
@@ -453,10 +473,24 @@ class Ownership(RuleBasedStateMachine):
 
 
 Ownership.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=15,
+    stateful_step_count=20,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
 TestOwnership = Ownership.TestCase
+
+
+def test_branches_of_a_family_retracted_twice_keep_their_positions() -> None:
+    """The second time its trunk has not come back to where they branch off."""
+    world = World()
+    family = world.arrive(ENCODE(FLAT + PLAN), 60)
+    while not family.forked or family.trunk.replaying:
+        world.go_on([4])
+    family.retract()
+    family.retract()
+    while world.alive:
+        world.go_on([1])
+        world.check()
+    assert world.room() == SLOTS

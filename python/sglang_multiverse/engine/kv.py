@@ -32,6 +32,8 @@ def borrow_row(pool: Any, parent: Any, child: Any) -> None:
     child.kv.req_pool_idx = row
     child.kv.kv_allocated_len = child.kv.kv_committed_len = child.kv.cache_protected_len = n
     child.prefix_len = n
+    # Not known earlier: a retracted parent comes back by way of its earlier blocks.
+    child.position_offset = parent.position_offset
     child.last_node = parent.last_node
     child.lock = None
 
