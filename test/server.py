@@ -107,7 +107,7 @@ class Server:
 
     def generate(self, prompt: str | list[int], **kwargs: Any) -> dict[str, Any]:
         """One greedy answer of `/generate`; `sampling_params` of the call are added to it."""
-        params = {"temperature": 0, "max_new_tokens": 512, **kwargs.pop("sampling_params", {})}
+        params = {"temperature": 0, "max_new_tokens": 1024, **kwargs.pop("sampling_params", {})}
         key = "text" if isinstance(prompt, str) else "input_ids"
         answer = self.http.post(
             "/generate", json={key: prompt, "sampling_params": params, **kwargs}

@@ -138,7 +138,7 @@ def test_a_prompt_cut_anywhere_goes_on_as_decoding_would(
         solution = tiny_tokenizer.encode(problem.solution, add_special_tokens=False)
         ids = prompt_ids(problem, tiny_tokenizer) + solution[: rng.randrange(len(solution))]
         server.flush()
-        answer = ask(server, ids, sampling_params={"max_new_tokens": 400})
+        answer = ask(server, ids, sampling_params={"max_new_tokens": 900})
         if answer["meta_info"]["finish_reason"]["type"] == "length":
             continue
         compare(answer, ids, tiny_model, tiny_tags, eos)
