@@ -32,6 +32,11 @@ def server() -> Iterator[Server]:
         yield running
 
 
+def ask(server: Server, ids: list[int]) -> dict[str, Any]:
+    """With a budget that lets SGLang admit several requests to so small a pool."""
+    return server.generate(ids, sampling_params={"max_new_tokens": 512})
+
+
 def counter(server: Server, name: str) -> float:
     for line in server.http.get("/metrics").text.splitlines():
         if line.startswith(f"sglang:multiverse_{name}_total"):
@@ -67,13 +72,13 @@ def test_retracted_requests_answer_as_they_would_alone(
     asked = prompts(tiny_tokenizer, 40, seed=3)
     before = counter(server, "retractions")
     with ThreadPoolExecutor(20) as clients:
-        together = list(clients.map(server.generate, asked))
+        together = list(clients.map(lambda ids: ask(server, ids), asked))
     assert counter(server, "retractions") > before, "the pool was never short: the test is void"
     eos = eos_ids(tiny_model, tiny_tokenizer)
     ties = compared = 0
     for ids, answer in zip(asked, together, strict=True):
         server.flush()
-        alone = server.generate(ids)
+        alone = ask(server, ids)
         if "length" in (r["meta_info"]["finish_reason"]["type"] for r in (answer, alone)):
             continue  # where a budget cuts depends on which branch was ahead
         compared += 1
@@ -83,7 +88,7 @@ def test_retracted_requests_answer_as_they_would_alone(
             scores = oracle.score(tiny_model, whole, tiny_tags, len(ids), Limits(), eos)
             assert float(scores.gap[at]) < TOLERANCE, (at, answer["text"], alone["text"])
             ties += 1
-    assert compared >= 35
+    assert compared >= 25
     assert ties <= 2
     server.flush()
 
