@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,16 +28,15 @@ def chat_ids(problem: Problem, tokenizer: Any) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
-def held_tokens(server: Server) -> int:
-    """Tokens of the pool that a request holds; what the radix cache may drop is not counted."""
-    load = server.http.get("/v1/loads").json()["loads"][0]
-    return int(load["num_used_tokens"])
-
-
 def check_idle(server: Server) -> None:
     """Nothing runs, waits or is held; the server lives, and its pool checks found nothing."""
     server.flush()
-    load = server.http.get("/v1/loads").json()["loads"][0]
+    # The report is a snapshot that the scheduler renews every few steps.
+    for _ in range(50):
+        load = server.http.get("/v1/loads").json()["loads"][0]
+        if load["num_used_tokens"] == load["num_running_reqs"] == 0:
+            break
+        time.sleep(0.1)
     assert load["num_running_reqs"] == load["num_waiting_reqs"] == load["num_used_tokens"] == 0
     assert not any(load["queues"].values())
     assert server.alive

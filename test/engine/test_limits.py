@@ -15,12 +15,7 @@ from models import problems
 from server import Server
 from sglang_multiverse.structure import Interval, Role, TagTable, Trace, parse, walk
 
-pytestmark = [
-    pytest.mark.server,
-    pytest.mark.skip(
-        reason="expectations were written for an earlier checkpoint; to be re-derived"
-    ),
-]
+pytestmark = pytest.mark.server
 
 HEADER = "\n<Path>\n1:"
 
@@ -91,7 +86,7 @@ def flat(server: Server, tiny_tokenizer: Any, tiny_tags: TagTable) -> Asker:
 @pytest.fixture(scope="module")
 def nested(server: Server, tiny_tokenizer: Any, tiny_tags: TagTable) -> Asker:
     """A path of it opens a block of its own."""
-    problem = problems.generate(2, "held-out", "nested")
+    problem = problems.generate(0, "held-out", "nested")
     asker = Asker(server, chat_ids(problem, tiny_tokenizer), tiny_tags)
     assert asker.full["meta_info"]["multiverse"]["depth"] == 2
     return asker
@@ -276,18 +271,19 @@ def branch_texts(asker: Asker, answer: dict[str, Any], tokenizer: Any) -> list[s
 
 def test_a_stop_string_ends_its_branch_only(flat: Asker, tiny_tokenizer: Any) -> None:
     texts = branch_texts(flat, flat.full, tiny_tokenizer)
-    # The first equation of a branch stands in no plan, and not in the conclusion.
-    stop = texts[1].split(". ")[1].partition(".")[0]
-    assert " = " in stop
-    assert flat.full["text"].count(stop) == sum(text.count(stop) for text in texts)
+    # Every branch says it once; the plan and the conclusion do not.
+    stop = "Result"
+    assert [text.count(stop) for text in texts] == [1] * flat.branches
+    assert flat.full["text"].count(stop) == flat.branches
     answer = flat.ask(stop=[stop])
     assert reason(answer) == "stop"
     for whole, cut in zip(texts, branch_texts(flat, answer, tiny_tokenizer), strict=True):
-        # Within a branch the stop string stays: the text goes on behind it.
-        expected = whole.partition(stop)[0] + stop + "</Path>" if stop in whole else whole
-        assert cut == expected
-    assert answer["text"].endswith("</Parallel>" + answer["text"].rpartition("</Parallel>")[2])
-    assert "</Conclusion>" in answer["text"]
+        # Within a branch the stop string stays, since the text goes on behind it.
+        body = cut.removesuffix("</Path>")
+        assert body != cut
+        assert whole.startswith(body)
+        assert len(body) - len(whole.partition(stop)[0] + stop) in range(3)
+    assert "</Conclusion>\n</Parallel>" in answer["text"]
 
 
 def test_a_stop_string_outside_branches_ends_the_answer(flat: Asker) -> None:
@@ -339,11 +335,19 @@ def test_stop_token_ids(flat: Asker, tiny_tags: TagTable) -> None:
 # --- other features of SGLang ------------------------------------------------
 
 
-@pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty"])
-def test_penalties_work_in_branches(flat: Asker, penalty: str) -> None:
-    answer = flat.ask(**{penalty: 2.0}, max_new_tokens=400)
-    assert answer["output_ids"] != flat.full["output_ids"]
-    assert answer["output_ids"][:5] == flat.full["output_ids"][:5]
+@pytest.mark.parametrize(
+    ("penalty", "size"), [("frequency_penalty", 0.5), ("presence_penalty", 2.0)]
+)
+def test_penalties_work_in_branches(flat: Asker, penalty: str, size: float) -> None:
+    """Small enough that the same text is written, with other probabilities in every branch."""
+    answer = flat.ask(**{penalty: size})
+    assert answer["output_ids"] == flat.full["output_ids"]
+    rows = answer["meta_info"]["output_token_logprobs"]
+    plain = flat.full["meta_info"]["output_token_logprobs"]
+    for span in path_spans(flat.trace(flat.full)):
+        inside = range(span.lo - len(flat.ids), span.hi - len(flat.ids))
+        pairs = [(rows[i][0], plain[i][0]) for i in inside if plain[i][0] is not None]
+        assert max(abs(new - old) for new, old in pairs) > 1e-5
 
 
 def test_structured_output_is_served_without_forks(server: Server) -> None:
