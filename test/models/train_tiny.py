@@ -185,7 +185,6 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, torch.
 def train(args: argparse.Namespace) -> dict[str, Any]:
     """Train to `args.steps`, from the last checkpoint if there is one. Returns the record."""
     torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
     tokenizer = build_tokenizer()
     tags = resolve_tags(tokenizer)
     collate = Collator(tags, tokenizer.pad_token_id)
@@ -200,8 +199,12 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     limit = longest(0, args.steps)
     seconds = 0.0
     state_path = args.work / "state.pt"
+    vocabulary = tokenizer.get_vocab()
     if state_path.exists():
         state = torch.load(state_path, weights_only=True)
+        # The vocabulary is learned from the problems: reworded ones renumber the tokens.
+        if state["vocabulary"] != vocabulary:
+            raise SystemExit(f"{state_path} is of another tokenizer; remove it to start afresh")
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -216,6 +219,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             "model": model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "step": step,
+            "vocabulary": vocabulary,
             "limit": limit,
             "pool": pool,
             "index": index,
@@ -411,6 +415,7 @@ def command_options(args: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     args = parser().parse_args()
+    torch.set_num_threads(args.threads)
     record_path = args.out / "training.json"
     if args.eval_only:
         record = json.loads(record_path.read_text()) if record_path.exists() else {}
