@@ -121,11 +121,6 @@ class Server:
         answer = self.http.post("/flush_cache", params={"timeout": 30})
         answer.raise_for_status()
 
-    def pool(self) -> dict[str, float]:
-        """Free, cached and held tokens as the server's own metrics and load report give them."""
-        found = self.http.get("/get_load").json()
-        return found[0] if isinstance(found, list) else found
-
 
 def _free_port() -> int:
     with socket.socket() as probe:

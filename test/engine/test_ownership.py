@@ -359,7 +359,7 @@ class World(MultiverseScheduler):
 
 def choose(req: MultiverseReq, choice: int) -> int:
     """A token the guard permits: mostly what leads on, at times prose or the end."""
-    masked = set(forbidden_ids(TAGS, req.family.permitted(req), VOCABULARY.eos_ids)) | THINK
+    masked = set(forbidden_ids(TAGS, req.family.permitted([req])[0], VOCABULARY.eos_ids)) | THINK
     tags = [token for token in TAGS.role_of if token not in masked]
     if choice % 4 == 0 or not tags:
         if choice % 16 == 0 and EOS not in masked:

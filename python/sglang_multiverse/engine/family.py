@@ -112,8 +112,24 @@ class Family:
     def forked(self) -> bool:
         return bool(self.trunk.children)
 
-    def permitted(self, req: MultiverseReq) -> Allowed:
-        return allowed(req.automaton, self.limits, self.branches)
+    def permitted(self, rows: Sequence[MultiverseReq]) -> list[Allowed]:
+        """What each of the family's rows of one step may write next.
+
+        Plans that are being written side by side share `max_total_branches`: what
+        one has announced, or is allowed to announce in this very step, is taken
+        from the others.
+        """
+        announced = sum(_announced(member) for member in self.members())
+        granted = 0
+        found = []
+        for req in rows:
+            own = _announced(req)
+            others = self.branches + announced - own + granted
+            may = allowed(req.automaton, self.limits, others)
+            found.append(may)
+            opens = {Role.BLOCK_OPEN, Role.GOAL_OPEN} if not own else {Role.OUTLINE_OPEN}
+            granted += not may.roles.isdisjoint(opens)
+        return found
 
     # --- tokens ----------------------------------------------------------------
 
@@ -556,3 +572,20 @@ class Family:
             reading.feed(ids[: trunk.prefix_len])
             trunk.position_offset = reading.position - trunk.prefix_len
         trunk.refresh_fill_ids()
+
+
+def _announced(req: MultiverseReq) -> int:
+    """Branches of a plan that `req` is writing, or has written and not forked yet; at least one."""
+    automaton = req.automaton
+    if req.children or automaton.depth <= req.depth:
+        return 0
+    frame = automaton.frames[-1]
+    match frame.phase:
+        case Phase.BLOCK:
+            return 1
+        case Phase.GOAL | Phase.HEAD:
+            return max(1, len(frame.outlines))
+        case Phase.OUTLINE:
+            return len(frame.outlines) + 1
+        case _:
+            return 0

@@ -38,18 +38,20 @@ def undress(batch: ScheduleBatch) -> None:
 
 
 def _mask(batch: ScheduleBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
+    guarded: dict[str, list[int]] = {}  # the rows of each family
+    for row, req in enumerate(batch.reqs):
+        if isinstance(req, MultiverseReq) and not req.discards and req.family.options.guard:
+            guarded.setdefault(req.family.trunk.rid, []).append(row)
     rows: list[int] = []
     columns: list[int] = []
-    for row, req in enumerate(batch.reqs):
-        if not isinstance(req, MultiverseReq) or req.discards:
-            continue
-        family = req.family
-        if not family.options.guard:
-            continue
+    for members in guarded.values():
+        family = batch.reqs[members[0]].family
         vocabulary = family.vocabulary
-        masked = forbidden_ids(vocabulary.tags, family.permitted(req), vocabulary.eos_ids)
-        rows.extend([row] * len(masked))
-        columns.extend(masked)
+        permitted = family.permitted([batch.reqs[row] for row in members])
+        for row, may in zip(members, permitted, strict=True):
+            masked = forbidden_ids(vocabulary.tags, may, vocabulary.eos_ids)
+            rows.extend([row] * len(masked))
+            columns.extend(masked)
     if not rows:
         return None
     return (
