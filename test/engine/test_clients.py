@@ -411,7 +411,7 @@ def test_a_second_turn_reuses_a_parallel_answer(server: Server, client: OpenAI) 
     turns = [
         *user(told),
         {"role": "assistant", "content": first.choices[0].message.content},
-        *user("Who has the most?"),
+        *user("How many does each have?"),
     ]
     asked = {**GREEDY, "max_tokens": 150}
     warm = client.chat.completions.create(messages=turns, **asked)

@@ -74,6 +74,7 @@ def test_chat(server: Server) -> None:
 
 
 def test_it_says_what_it_decided(server: Server) -> None:
+    assert server.log.count("Multiverse is off") == 1
     assert "Failed to load plugin" not in server.log
     assert "Failed to apply hooks" not in server.log
     decided = server.http.get("/server_info").json()

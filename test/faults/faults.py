@@ -1,0 +1,56 @@
+"""A plugin for tests: a request that names a fault in its `rid` makes the engine raise there.
+
+`test_crash.py` puts this folder and an entry point for it on the server's path,
+so that it is loaded in the scheduler's process as any plugin is.
+
+    settle-*, fork-*, join-*, observe-*   our own code raises while it serves that request
+    hold-*                                the branches of that request never get their turn
+    step-*                                SGLang's own step raises
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+
+class Injected(RuntimeError):
+    """What a fault raises."""
+
+
+def register() -> None:
+    from sglang_multiverse.engine.family import Family
+    from sglang_multiverse.engine.scheduler import MultiverseScheduler
+
+    def fault(name: str, method: str) -> None:
+        called: Callable[..., Any] = getattr(Family, method)
+
+        @wraps(called)
+        def faulty(self: Family, *args: Any, **kwargs: Any) -> Any:
+            if self.trunk.rid.startswith(f"{name}-"):
+                # Half of the work is done when it goes wrong.
+                called(self, *args, **kwargs)
+                raise Injected(f"injected in {method}")
+            return called(self, *args, **kwargs)
+
+        setattr(Family, method, faulty)
+
+    fault("settle", "settle")
+    fault("fork", "_spawn")
+    fault("join", "_join")
+    fault("observe", "_check_ends")
+
+    pending = MultiverseScheduler._pending
+    run_batch = MultiverseScheduler.run_batch
+
+    def held(self: Any) -> Any:
+        return [req for req in pending(self) if not req.family.trunk.rid.startswith("hold-")]
+
+    def step(self: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(req.rid.startswith("step-") for req in batch.reqs):
+            raise Injected("injected in a step")
+        return run_batch(self, batch, *args, **kwargs)
+
+    MultiverseScheduler._pending = held  # type: ignore[method-assign]
+    MultiverseScheduler.run_batch = step  # type: ignore[method-assign]
