@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from asking import chat_ids, check_idle
+from asking import chat_ids
 from models import problems
 from server import Server
 
@@ -72,7 +72,7 @@ def test_our_error_fails_one_request(server: Server, prompts: list[list[int]], f
     load = server.http.get("/v1/loads").json()["loads"][0]
     assert load["num_running_reqs"] == load["num_waiting_reqs"] == 0
     assert server.alive
-    assert "Injected: injected in" in server.log
+    assert "InjectedError: injected in" in server.log
     for sign in ("pool memory leak", "leak detected"):
         assert sign not in server.log
 
@@ -107,4 +107,4 @@ def test_sglang_error_ends_the_server(
             post(server, "step-0", prompts[0]).raise_for_status()
         assert server.process is not None
         assert server.process.wait(timeout=60) != 0
-        assert "Injected: injected in a step" in server.log
+        assert "InjectedError: injected in a step" in server.log

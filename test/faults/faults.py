@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any
 
 
-class Injected(RuntimeError):
+class InjectedError(RuntimeError):
     """What a fault raises."""
 
 
@@ -31,7 +31,7 @@ def register() -> None:
             if self.trunk.rid.startswith(f"{name}-"):
                 # Half of the work is done when it goes wrong.
                 called(self, *args, **kwargs)
-                raise Injected(f"injected in {method}")
+                raise InjectedError(f"injected in {method}")
             return called(self, *args, **kwargs)
 
         setattr(Family, method, faulty)
@@ -49,7 +49,7 @@ def register() -> None:
 
     def step(self: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
         if any(req.rid.startswith("step-") for req in batch.reqs):
-            raise Injected("injected in a step")
+            raise InjectedError("injected in a step")
         return run_batch(self, batch, *args, **kwargs)
 
     MultiverseScheduler._pending = held  # type: ignore[method-assign]
