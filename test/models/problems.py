@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Kind = Literal["one", "flat", "nested", "rounds"]
-Question = Literal["each", "most", "fewest"]
 Split = Literal["train", "held-out"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -114,7 +113,6 @@ class Problem:
 
     kind: Kind
     parts: tuple[Part, ...]
-    question: Question
     numbered: bool
     later: tuple[Chain, ...] = ()
 
@@ -146,10 +144,8 @@ class Problem:
             text += "\nThen " + "; ".join(then) + "."
         if self.kind == "one":
             asked = f"How many {self.parts[0].chains[0].item} does {self.parts[0].name} have?"
-        elif self.question == "each":
-            asked = "How many does each have?"
         else:
-            asked = f"Who has the {self.question}?"
+            asked = "How many does each have?"
         return f"{text}\n{asked}"
 
     @property
@@ -165,32 +161,14 @@ class Problem:
             ]
             plan, paths = [part.outline for part in after], [_worked(part) for part in after]
             text += f"\nNow the second round.\n{_block(plan, paths, _results(after))}"
-        return f"{text}\n{self._comparison}{answer(self)}"
-
-    @property
-    def _comparison(self) -> str:
-        """The best so far against the next, person by person."""
-        if self.question == "each":
-            return ""
-        shown = [f"{p.name} {total}" for p, total in zip(self.parts, self.totals, strict=True)]
-        best, duels = 0, []
-        for i in range(1, len(shown)):
-            ahead = self.totals[i] - self.totals[best]
-            winner = i if (ahead > 0 if self.question == "most" else ahead < 0) else best
-            duels.append(f"{shown[best]} or {shown[i]}: {shown[winner]}")
-            best = winner
-        return f"The {self.question}: {'; '.join(duels)}.\n"
+        return f"{text}\n{answer(self)}"
 
 
 def answer(problem: Problem) -> str:
     """The last line of a right solution."""
-    totals = problem.totals
     names = [part.name for part in problem.parts]
-    if problem.kind == "one" or problem.question == "each":
-        pairs = ", ".join(f"{name} {total}" for name, total in zip(names, totals, strict=True))
-        return f"Answer: {pairs}"
-    best = (max if problem.question == "most" else min)(totals)
-    return f"Answer: {names[totals.index(best)]} {best}"
+    pairs = zip(names, problem.totals, strict=True)
+    return "Answer: " + ", ".join(f"{name} {total}" for name, total in pairs)
 
 
 def check(problem: Problem, text: str) -> bool:
@@ -211,12 +189,11 @@ def generate(seed: int, split: Split = "train", kind: Kind | None = None) -> Pro
     while True:
         drawn = kind or rng.choices(KINDS, weights=(2, 5, 3, 3))[0]
         problem = _draw(rng, drawn)
-        if split_of(problem) == split and _has_one_answer(problem):
+        if split_of(problem) == split:
             return problem
 
 
 def _draw(rng: random.Random, kind: Kind) -> Problem:
-    question = rng.choices(("each", "most", "fewest"), weights=(2, 1, 1))[0]
     numbered = kind != "one" and rng.random() < 0.5
     match kind:
         case "one":
@@ -239,7 +216,7 @@ def _draw(rng: random.Random, kind: Kind) -> Problem:
     if kind == "rounds":
         firsts = [part.chains[0] for part in parts]
         later = tuple(_chain(rng, 2, item=c.item, start=c.total) for c in firsts)
-    return Problem(kind, tuple(parts), question, numbered, later)
+    return Problem(kind, tuple(parts), numbered, later)
 
 
 def _group(rng: random.Random, name: str) -> Part:
@@ -263,13 +240,6 @@ def _chain(
         changes.append(change)
         verbs.append(rng.choice(GAINS if gains else LOSSES))
     return Chain(item or rng.choice(ITEMS), first, tuple(changes), tuple(verbs))
-
-
-def _has_one_answer(problem: Problem) -> bool:
-    if problem.kind == "one" or problem.question == "each":
-        return True
-    totals = problem.totals
-    return totals.count((max if problem.question == "most" else min)(totals)) == 1
 
 
 def _changes(chain: Chain) -> list[str]:

@@ -385,7 +385,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=HERE / "tiny-multiverse")
     made.add_argument("--work", type=Path, default=ROOT / "build" / "tiny-multiverse")
     made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--steps", type=int, default=5000)
+    made.add_argument("--steps", type=int, default=4000)
     made.add_argument("--warmup", type=int, default=100)
     made.add_argument("--lr", type=float, default=3e-3)
     made.add_argument("--batch-tokens", type=int, default=2560)
