@@ -1,4 +1,4 @@
-"""From conversations to batches under Multiverse attention.
+"""Training a model to write Multiverse text: conversations, batches, the run itself.
 
-`encode` needs a tokenizer only; `collator` needs torch.
+`python -m sglang_multiverse.training` runs it. `encode` and `config` need no torch.
 """

@@ -1,0 +1,267 @@
+"""A Multiverse model against its autoregressive twin, on problems that neither was trained on.
+
+    python benchmark/bundled_model.py --multiverse DIR --twin DIR
+
+Both are served side by side. Every problem is asked four times, greedily:
+of the model with and without the guard, and of the twin; then, alone and in an
+order that changes from problem to problem, of both again to time them. What is
+timed is the whole HTTP request. Results, per family and per kind of problem,
+go to `results/bundled-model.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import track
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(HERE), str(ROOT / "test")]
+
+from figures import quartiles  # noqa: E402
+from machine import describe  # noqa: E402
+
+from server import Server  # noqa: E402
+from sglang_multiverse.structure import TagTable, parse, resolve_tags, walk  # noqa: E402
+from sglang_multiverse.training.data import KINDS, Conversation, check, generate  # noqa: E402
+
+MAX_TOKENS = 700
+# Seeds of this benchmark; `training.data` counts up from 0.
+FIRST_SEED = 1_000_000
+NO_CHECKS = {
+    "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY": "0",
+    "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "0",
+    "SGLANG_CHECK_KV_PAGE_INVARIANTS": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    text: str
+    tokens: int
+    seconds: float
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an answer's structure is, against what the problem asks for."""
+
+    well_formed: bool
+    branches: tuple[int, ...]
+
+
+class Model:
+    """One served model."""
+
+    def __init__(self, url: str, tokenizer: Any) -> None:
+        self.http = httpx.Client(base_url=url, timeout=600, trust_env=False)
+        self.tokenizer = tokenizer
+
+    def ask(self, problem: Conversation, multiverse: dict[str, Any] | None = None) -> Answer:
+        body: dict[str, Any] = {
+            "model": "default",
+            "messages": problem.messages[:-1],
+            "temperature": 0,
+            "max_tokens": MAX_TOKENS,
+        }
+        if multiverse is not None:
+            body["multiverse"] = multiverse
+        begun = time.perf_counter()
+        response = self.http.post("/v1/chat/completions", json=body)
+        seconds = time.perf_counter() - begun
+        response.raise_for_status()
+        told = response.json()
+        choice = told["choices"][0]
+        return Answer(
+            choice["message"]["content"],
+            told["usage"]["completion_tokens"],
+            seconds,
+            choice["finish_reason"] == "stop",
+        )
+
+    def flush(self) -> None:
+        self.http.post("/flush_cache", params={"timeout": 30}).raise_for_status()
+
+
+def read(answer: Answer, tokenizer: Any, tags: TagTable) -> Reading:
+    trace = parse(tokenizer.encode(answer.text, add_special_tokens=False), tags)
+    counts = tuple(len(block.branches) for block in walk(trace.blocks))
+    return Reading(answer.finished and trace.well_formed, counts)
+
+
+def choose(per_kind: int) -> list[Conversation]:
+    return [
+        generate(FIRST_SEED + i, "held-out", kind)
+        for kind in KINDS
+        if kind != "chat"
+        for i in range(per_kind)
+    ]
+
+
+def share(values: Sequence[bool]) -> float | None:
+    return round(statistics.mean(values), 4) if values else None
+
+
+def measure(
+    problems: Sequence[Conversation], model: Model, twin: Model, tags: TagTable, clients: int
+) -> list[dict[str, Any]]:
+    """One row for each problem, without times."""
+
+    def one(problem: Conversation) -> dict[str, Any]:
+        guarded, free = (model.ask(problem, {"guard": guard}) for guard in (True, False))
+        plain = twin.ask(problem)
+        read_guarded, read_free = (read(a, model.tokenizer, tags) for a in (guarded, free))
+        return {
+            "family": problem.family,
+            "kind": problem.kind,
+            "right": check(problem, guarded.text),
+            "twin_right": check(problem, plain.text),
+            "branches_as_asked": read_guarded.branches == problem.branches,
+            "opened_none": not read_guarded.branches,
+            "well_formed": read_guarded.well_formed,
+            "well_formed_unguarded": read_free.well_formed,
+            "finished": guarded.finished,
+        }
+
+    with ThreadPoolExecutor(clients) as pool:
+        return list(track(pool.map(one, problems), "asking", total=len(problems)))
+
+
+def time_pairs(problems: Sequence[Conversation], model: Model, twin: Model) -> list[dict[str, Any]]:
+    """Both models alone on the machine, one right after the other, from empty caches."""
+    rows = []
+    for i, problem in enumerate(track(problems, "timing")):
+        found: dict[str, Answer] = {}
+        order = [("model", model), ("twin", twin)]
+        for name, asked in order if i % 2 else reversed(order):
+            asked.flush()
+            found[name] = asked.ask(problem)
+        if not (found["model"].finished and found["twin"].finished):
+            continue
+        rows.append(
+            {
+                "branches": problem.branches[0] if problem.branches else 0,
+                "kind": problem.kind,
+                "seconds": found["model"].seconds,
+                "twin_seconds": found["twin"].seconds,
+                "tokens": found["model"].tokens,
+                "twin_tokens": found["twin"].tokens,
+            }
+        )
+    return rows
+
+
+def scores(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "problems": len(rows),
+        "exact": share([row["right"] for row in rows]),
+        "twin_exact": share([row["twin_right"] for row in rows]),
+        "branches_as_asked": share([row["branches_as_asked"] for row in rows]),
+    }
+
+
+def latency(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "pairs": len(rows),
+        "seconds": quartiles([row["seconds"] for row in rows]),
+        "twin_seconds": quartiles([row["twin_seconds"] for row in rows]),
+        "tokens": statistics.median(row["tokens"] for row in rows),
+        "twin_tokens": statistics.median(row["twin_tokens"] for row in rows),
+        # Above 1 the Multiverse model is faster.
+        "ratio": quartiles([row["twin_seconds"] / row["seconds"] for row in rows]),
+    }
+
+
+def grouped(rows: Sequence[dict[str, Any]], key: str) -> dict[Any, list[dict[str, Any]]]:
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row[key], []).append(row)
+    return dict(sorted(found.items()))
+
+
+def summary(rows: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    parallel = [row for row in rows if row["kind"] in ("flat", "nested")]
+    sequential = [row for row in rows if row["kind"] in ("sequential", "single")]
+    return {
+        "multi_part": scores(parallel),
+        "all": scores(rows),
+        "by_kind": {name: scores(found) for name, found in grouped(rows, "kind").items()},
+        "multi_part_by_family": {
+            name: scores(found) for name, found in grouped(parallel, "family").items()
+        },
+        "none_opened_on_sequential": share([row["opened_none"] for row in sequential]),
+        "well_formed": share([row["well_formed"] for row in rows]),
+        "well_formed_unguarded": share([row["well_formed_unguarded"] for row in rows]),
+        "cut_by_max_tokens": sum(not row["finished"] for row in rows),
+        "latency_by_branches": {
+            str(count): latency(found) for count, found in grouped(timed, "branches").items()
+        },
+        "latency_multi_part": latency([row for row in timed if row["branches"]]),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--multiverse", type=Path, required=True, help="a model's directory")
+    parser.add_argument("--twin", type=Path, required=True, help="a model's directory")
+    parser.add_argument("--problems", type=int, default=60, help="of each kind")
+    parser.add_argument("--timed", type=int, default=40, help="pairs that are timed")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2, help="of each server")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "bundled-model.json")
+    args = parser.parse_args(argv)
+
+    from transformers import AutoTokenizer
+
+    machine = describe()
+    tokenizer = AutoTokenizer.from_pretrained(args.multiverse)
+    tags = resolve_tags(tokenizer)
+    env = {"OMP_NUM_THREADS": str(args.threads), **NO_CHECKS}
+    problems = choose(args.problems)
+    with (
+        Server(model=args.multiverse, **env) as first,
+        Server(model=args.twin, **env) as second,
+    ):
+        model, twin = Model(first.url, tokenizer), Model(second.url, None)
+        rows = measure(problems, model, twin, tags, args.clients)
+        parallel = [p for p in problems if p.branches]
+        sequential = [p for p in problems if not p.branches]
+        # Evenly from both, mostly those with branches.
+        few = max(1, args.timed // 5)
+        timed = time_pairs(
+            [*_spread(parallel, args.timed - few), *_spread(sequential, few)], model, twin
+        )
+    result = {
+        "command": " ".join(
+            ["python benchmark/bundled_model.py", *(sys.argv[1:] if argv is None else argv)]
+        ),
+        "machine": machine,
+        "torch_threads": args.threads,
+        **summary(rows, timed),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    Console().print_json(json.dumps({k: v for k, v in result.items() if k != "machine"}))
+    return 0
+
+
+def _spread(problems: Sequence[Conversation], count: int) -> list[Conversation]:
+    step = max(1, len(problems) // max(1, count))
+    return list(problems[::step][:count])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""LoRA on the layers, and whole rows for the tags that the vocabulary grew by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .base import load_base
+from .config import TrainConfig
+
+NEW_ROWS = "trainable_tokens_delta"
+"""What peft calls the parameter that holds the trained embedding rows."""
+
+
+def adapt(model: Any, config: TrainConfig, new_rows: Sequence[int]) -> Any:
+    """Wrap a model so that only the adapter and the new rows train.
+
+    Tied embeddings stay tied: the head reads the same trained rows.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    rows = list(new_rows)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    layers = {"embed_tokens": rows} if tied else {"embed_tokens": rows, "lm_head": rows}
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            target_modules=list(config.lora_targets),
+            trainable_token_indices=layers if rows else None,
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def save_adapter(model: Any, folder: Path, state: dict[str, Any] | None = None) -> None:
+    """Adapter and rows only: some MB, not the embedding matrix.
+
+    Args:
+        state: the gathered weights where `model` holds a shard of them.
+    """
+    model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
+    # peft's blank form of a model card says nothing about this one.
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def merged(folder: str | Path, base: str, *, with_tags: bool = True) -> tuple[Any, Any]:
+    """The base with an adapter merged into its weights, as a plain model, and its tokenizer."""
+    from peft import PeftModel
+
+    loaded = load_base(base, with_tags=with_tags)
+    adapted = PeftModel.from_pretrained(loaded.model, str(folder))
+    model = adapted.merge_and_unload()
+    model.tie_weights()
+    return model.eval(), loaded.tokenizer

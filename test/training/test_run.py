@@ -1,0 +1,249 @@
+"""Whole runs on the tiny model: resumed ones, adapters, the twin, the mixture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models import problems
+from sglang_multiverse.structure import layout
+from sglang_multiverse.training import loop
+from sglang_multiverse.training.adapter import merged
+from sglang_multiverse.training.base import load_base
+from sglang_multiverse.training.checkpoint import CheckpointError
+from sglang_multiverse.training.config import TrainConfig
+from sglang_multiverse.training.dataset import Corpus, DataError, read_conversations, shares_of
+from sglang_multiverse.training.encode import Example
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for seed in range(12):
+            problem = problems.generate(seed, "train")
+            messages = [
+                {"role": "user", "content": problem.prompt},
+                {"role": "assistant", "content": problem.solution},
+            ]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def untagged(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model without the tags' rows: a base whose vocabulary has to grow."""
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("untagged")
+    spec = json.loads((tiny_path / "tokenizer.json").read_text(encoding="utf-8"))
+    spec["added_tokens"] = [t for t in spec["added_tokens"] if t["special"]]
+    size = len(spec["model"]["vocab"])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
+    tokenizer.chat_template = (tiny_path / "chat_template.jinja").read_text(encoding="utf-8")
+    model = AutoModelForCausalLM.from_pretrained(tiny_path, dtype=torch.float32)
+    model.resize_token_embeddings(size)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    assert len(tokenizer) == size
+    return folder
+
+
+@pytest.fixture
+def config(untagged: Path, data: str, tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
+        base=str(untagged),
+        data=(data,),
+        out=str(tmp_path / "whole"),
+        lora_rank=4,
+        lora_dropout=0.1,
+        lr=1e-3,
+        lr_new_rows=1e-2,
+        block_size=2048,
+        gradient_accumulation=2,
+        epochs=6,
+        steps=6,
+        save_every=2,
+        seed=5,
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(
+    method: Any, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(
+        config, method=method, lr_new_rows=0.0 if method == "full" else config.lr_new_rows
+    )
+    whole = loop.train(config)
+    broken = dataclasses.replace(config, out=str(tmp_path / "broken"))
+    step = loop._Run._step
+    calls = iter(range(100))
+
+    def dies_at_the_fourth(self: Any, rows: Any) -> Any:
+        done = step(self, rows)
+        if next(calls) == 3:
+            raise RuntimeError("killed")  # between checkpoints: step 4 must be done again
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "_step", dies_at_the_fourth)
+        with pytest.raises(RuntimeError, match="killed"):
+            loop.train(broken)
+    torch.manual_seed(99)
+    resumed = loop.train(broken)
+
+    expected, found = weights(whole), weights(resumed)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert tensor.equal(found[name]), name
+    lines = [
+        [json.loads(line) for line in (run.parent / "metrics.jsonl").read_text().splitlines()]
+        for run in (whole, resumed)
+    ]
+    assert [x["step"] for x in lines[1]] == list(range(1, 7))
+    assert [x["loss"] for x in lines[0]] == [x["loss"] for x in lines[1]]
+
+
+@pytest.mark.slow
+def test_training_learns_and_leaves_its_record(config: TrainConfig) -> None:
+    folder = loop.train(dataclasses.replace(config, steps=20, epochs=30)).parent
+    losses = [
+        json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert losses[-1] < losses[0] - 0.1
+    record = json.loads((folder / "training.json").read_text())
+    assert record["steps"] == 20 and record["tokens"] > 0 and record["config"]["seed"] == 5
+    assert (folder / "loss.png").stat().st_size > 0
+    assert not list(folder.glob("*.partial"))
+
+
+def test_a_merged_adapter_gives_the_adapted_model_s_logits(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    folder = loop.train(config)
+    with torch.no_grad():
+        base = load_base(config.base)
+        before = base.model.get_input_embeddings().weight.clone()
+        ids = torch.tensor([[*base.tokenizer.encode("Tom has 2 cups."), *base.new_rows]])
+        adapted = PeftModel.from_pretrained(base.model, str(folder)).eval()
+        expected = adapted(input_ids=ids).logits
+        model, tokenizer = merged(folder, config.base)
+        torch.testing.assert_close(model(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-4)
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+
+        # Saved and loaded as any other checkpoint is, too.
+        model.save_pretrained(tmp_path / "saved")
+        tokenizer.save_pretrained(tmp_path / "saved")
+        again = load_base(str(tmp_path / "saved"))
+        assert again.new_rows == ()
+        torch.testing.assert_close(
+            again.model(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-4
+        )
+
+        # Of the embeddings, only the tags' rows were trained and are stored.
+        changed = (model.get_input_embeddings().weight != before).any(-1).nonzero()[:, 0].tolist()
+        assert set(changed) <= set(base.new_rows) and len(changed) >= 10
+        stored = weights(folder)
+        assert not [
+            name for name in stored if name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        ]
+        rows = [t for name, t in stored.items() if "trainable_tokens_delta" in name]
+        assert [tuple(t.shape) for t in rows] == [(12, model.config.hidden_size)]
+
+
+def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig) -> None:
+    loop.train(dataclasses.replace(config, steps=1))
+    with pytest.raises(CheckpointError, match=r"another lr, seed"):
+        loop.train(dataclasses.replace(config, lr=0.5, seed=6))
+
+
+def test_new_rows_start_as_the_mean_of_their_word(untagged: Path) -> None:
+    base = load_base(str(untagged))
+    assert len(base.new_rows) == 12
+    embeddings = base.model.get_input_embeddings().weight
+    for row in base.new_rows:
+        word = base.tokenizer.convert_ids_to_tokens(row).strip("<>")
+        ids = base.tokenizer.encode(word, add_special_tokens=False)
+        torch.testing.assert_close(embeddings[row], embeddings[ids].mean(0))
+
+
+def test_the_shares_of_the_mixture() -> None:
+    assert shares_of("ramp", 5, causal=False) == (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert shares_of("ramp", 1, causal=False) == (1.0,)
+    assert shares_of("parallel", 2, causal=False) == (1.0, 1.0)
+    assert shares_of("parallel", 2, causal=True) == (0.0, 0.0)
+
+
+def test_an_example_that_turned_parallel_stays_so() -> None:
+    parallel = [Example([i, 1], [i, 1]) for i in range(40)]
+    sequential = [Example([i, 0], [i, 0]) for i in range(40)]
+    corpus = Corpus(parallel, sequential, shares_of("ramp", 5, causal=False), 16, seed=1)
+    turned: set[int] = set()
+    for number in range(5):
+        flat = [example.ids for row in corpus.rows(number) for example in row]
+        assert sorted(ids[0] for ids in flat) == list(range(40))
+        now = {ids[0] for ids in flat if ids[1]}
+        assert len(now) == number * 10 and turned <= now
+        turned = now
+    assert corpus.rows(3) == corpus.rows(3) != corpus.rows(4)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r":1 is not an object with messages"),
+        ("[]", r":1 is not an object with messages"),
+        ('{"messages": [{"role": "user", "content": "a"}]}', r":1: no assistant turn"),
+        ('{"messages": [{"role": "assistant", "content": 1}]}', r":1: no assistant turn, or"),
+    ],
+)
+def test_a_broken_line_is_named(line: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(line)
+    with pytest.raises(DataError, match=message):
+        list(read_conversations([str(path)]))
+
+
+def test_the_twin_reads_plain_text_under_plain_attention(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    build = loop.build_corpus
+
+    def spy(*arguments: Any) -> Iterator[Any]:
+        corpus = build(*arguments)
+        seen.extend([arguments[1], arguments[2], corpus])
+        return corpus
+
+    monkeypatch.setattr(loop, "build_corpus", spy)
+    loop.train(dataclasses.replace(config, attention="causal", lr_new_rows=0.0, steps=1))
+    tokenizer, tags, corpus = seen
+    assert not corpus.parallel and corpus.sequential
+    for example in corpus.sequential:
+        text = tokenizer.decode(example.ids)
+        assert "<Path>" not in text and "Goal" not in text
+        placed = layout(example.ids, tags)
+        assert placed.positions.tolist() == list(range(len(example)))
+        assert placed.hidden.size == 0
