@@ -152,7 +152,7 @@ def three(client: OpenAI, problem: problems.Problem, **kwargs: Any) -> list[str]
     answer = client.chat.completions.create(
         model="m",
         messages=user(problem.prompt),
-        temperature=kwargs.pop("temperature", 1.3),
+        temperature=kwargs.pop("temperature", 1.8),
         # Enough for all of it: where a budget cuts depends on which branch was ahead.
         max_tokens=900,
         n=3,
