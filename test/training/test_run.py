@@ -20,6 +20,8 @@ from sglang_multiverse.training.checkpoint import CheckpointError
 from sglang_multiverse.training.config import TrainConfig
 from sglang_multiverse.training.dataset import Corpus, DataError, read_conversations, shares_of
 from sglang_multiverse.training.encode import Example
+from sglang_multiverse.training.merge import MergeError, merge
+from sglang_multiverse.training.merge import main as merge_main
 
 
 @pytest.fixture(scope="module")
@@ -149,14 +151,12 @@ def test_a_merged_adapter_gives_the_adapted_model_s_logits(
         ids = torch.tensor([[*base.tokenizer.encode("Tom has 2 cups."), *base.new_rows]])
         adapted = PeftModel.from_pretrained(base.model, str(folder)).eval()
         expected = adapted(input_ids=ids).logits
-        model, tokenizer = merged(folder, config.base)
+        model, _ = merged(folder, config.base)
         torch.testing.assert_close(model(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-4)
         assert model.lm_head.weight is model.model.embed_tokens.weight
 
-        # Saved and loaded as any other checkpoint is, too.
-        model.save_pretrained(tmp_path / "saved")
-        tokenizer.save_pretrained(tmp_path / "saved")
-        again = load_base(str(tmp_path / "saved"))
+        # Written and loaded as any other checkpoint is, too.
+        again = load_base(str(merge(folder, tmp_path / "saved")))
         assert again.new_rows == ()
         torch.testing.assert_close(
             again.model(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-4
@@ -171,6 +171,16 @@ def test_a_merged_adapter_gives_the_adapted_model_s_logits(
         ]
         rows = [t for name, t in stored.items() if "trainable_tokens_delta" in name]
         assert [tuple(t.shape) for t in rows] == [(12, model.config.hidden_size)]
+
+
+def test_what_cannot_be_merged_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MergeError, match="exists already"):
+        merge(tmp_path / "adapter", tmp_path)
+    assert merge_main(["--adapter", str(tmp_path), "--out", str(tmp_path / "model")]) == 2
+    assert "holds no adapter" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig) -> None:
