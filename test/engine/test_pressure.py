@@ -23,12 +23,12 @@ from .test_parity import TOLERANCE, eos_ids, prompt_ids
 pytestmark = pytest.mark.server
 
 # Two or three requests fit; admission is told to be reckless, so that rows must give way.
-POOL = 900
+POOL = 800
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server("--schedule-conservativeness", "0.02", pool=POOL) as running:
+    with Server("--schedule-conservativeness", "0.0", pool=POOL) as running:
         yield running
 
 
@@ -69,10 +69,17 @@ def differs(a: list[int], b: list[int]) -> int | None:
 def test_retracted_requests_answer_as_they_would_alone(
     server: Server, tiny_model: Any, tiny_tokenizer: Any, tiny_tags: TagTable
 ) -> None:
-    asked = prompts(tiny_tokenizer, 40, seed=3)
+    asked: list[list[int]] = []
+    together: list[dict[str, Any]] = []
     before = counter(server, "retractions")
-    with ThreadPoolExecutor(20) as clients:
-        together = list(clients.map(lambda ids: ask(server, ids), asked))
+    for seed in (3, 5, 7, 9):
+        # Who meets whom depends on the machine; once is often enough.
+        wave = prompts(tiny_tokenizer, 40, seed)
+        asked += wave
+        with ThreadPoolExecutor(20) as clients:
+            together += clients.map(lambda ids: ask(server, ids), wave)
+        if counter(server, "retractions") > before:
+            break
     assert counter(server, "retractions") > before, "the pool was never short: the test is void"
     eos = eos_ids(tiny_model, tiny_tokenizer)
     ties = compared = 0
@@ -89,7 +96,7 @@ def test_retracted_requests_answer_as_they_would_alone(
             assert float(scores.gap[at]) < TOLERANCE, (at, answer["text"], alone["text"])
             ties += 1
     assert compared >= 25
-    assert ties <= 2
+    assert ties <= 2 * len(asked) / 40
     server.flush()
 
 
