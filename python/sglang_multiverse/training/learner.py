@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from .encode import IGNORE
+from .frozen_head import FrozenVocabulary
 from .packing import Packed
 
 
@@ -20,12 +21,16 @@ class Learner(nn.Module):
 
     Attributes:
         flex: attend with `flex_attention` block masks instead of dense ones.
+        vocabulary: stands in for the model's embedding and head where these do not learn.
     """
 
-    def __init__(self, model: Any, *, flex: bool = False) -> None:
+    def __init__(
+        self, model: Any, *, flex: bool = False, vocabulary: FrozenVocabulary | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.flex = flex
+        self.vocabulary = vocabulary
 
     def forward(self, batch: Packed) -> torch.Tensor:
         """The sum over labelled tokens of the cross entropy, float32 scalar.
@@ -36,8 +41,13 @@ class Learner(nn.Module):
         # A peft model holds the one it adapts.
         adapted = hasattr(self.model, "get_base_model")
         causal = self.model.get_base_model() if adapted else self.model
-        states = causal.model(**batch.inputs(flex=self.flex), use_cache=False).last_hidden_state
+        inputs = batch.inputs(flex=self.flex)
+        if self.vocabulary is not None:
+            inputs["inputs_embeds"] = self.vocabulary.embed(inputs.pop("input_ids"))
+        states = causal.model(**inputs, use_cache=False).last_hidden_state
         labels = batch.labels[:, 1:]
         learned = labels != IGNORE
-        logits = causal.lm_head(states[:, :-1][learned])
-        return functional.cross_entropy(logits.float(), labels[learned], reduction="sum")
+        states, labels = states[:, :-1][learned], labels[learned]
+        if self.vocabulary is not None:
+            return self.vocabulary.loss(states, labels)
+        return functional.cross_entropy(causal.lm_head(states).float(), labels, reduction="sum")

@@ -27,6 +27,7 @@ from .checkpoint import (
 from .config import ConfigError, TrainConfig
 from .dataset import Corpus, build_corpus, read_conversations, shares_of
 from .encode import Example
+from .frozen_head import frozen_vocabulary
 from .learner import Learner
 from .packing import Packed, PackedCollator
 from .report import Reporter, plot_loss
@@ -92,10 +93,15 @@ class _Run:
         model = base.model
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        vocabulary = None
         if config.method == "lora":
             model = adapt(model, config, base.new_rows)
+            # Elsewhere the weights may move or be sharded, and a GPU has less to gain.
+            if accelerator.device.type == "cpu":
+                dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+                vocabulary = frozen_vocabulary(model, dtype)
         model.train()
-        learner = Learner(model, flex=flex)
+        learner = Learner(model, flex=flex, vocabulary=vocabulary)
         optimizer = _optimizer(learner, config)
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
         # Static shapes where kernels are compiled for them.

@@ -1,4 +1,7 @@
-"""The last line of a solution, and whether a text's last line is right."""
+"""The answer line that ends a solution, and whether a text's answer line is right.
+
+In a solution of several parts it stands in the outer block's conclusion, with only tags after it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 
 from .conversation import Answer, Conversation
 from .families import FAMILIES
+from .twin import sequential_text
 
 PREFIX = "Answer:"
 _PART = re.compile(r"\s*(\d+(?:\.\d+)*)\)\s*(.*\S)\s*")
@@ -23,11 +27,11 @@ def answer_line(answers: Sequence[Answer]) -> str:
 
 
 def read_answers(text: str) -> dict[str, str]:
-    """The parts of the last line by label; one without labels is under the empty label.
+    """The parts of the last line of words by label; one without labels is under the empty label.
 
-    Empty when the last line is no answer or names a part twice.
+    Empty when that line is no answer or names a part twice.
     """
-    lines = text.strip().splitlines()
+    lines = sequential_text(text).strip().splitlines()
     if not lines or not lines[-1].startswith(PREFIX):
         return {}
     found: dict[str, str] = {}
@@ -51,7 +55,7 @@ def score_parts(problem: Conversation, text: str) -> list[bool]:
 
 
 def check(problem: Conversation, text: str) -> bool:
-    """Whether the text's last line answers every part rightly and no other part.
+    """Whether the text's last line of words answers every part rightly and no other part.
 
     Chat has no answers to verify: any text that is not empty passes.
     """

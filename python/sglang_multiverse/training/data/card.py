@@ -67,8 +67,8 @@ def _about(command: str) -> str:
   out so; the steps derived from it are not. A greeting before a problem may be in both.
 - **Again**: `generate(seed, split)`, with the `kind` and `family` of the command above where it
   names them, gives the example of a line's `seed` and `split`.
-- **Limits**: synthetic English of few patterns, small numbers, six task families. Ordinary
-  conversation is a small set of short exchanges that repeat."""
+- **Limits**: synthetic English of few patterns, six task families, sums and lists of digits.
+  Ordinary conversation is a small set of short exchanges that repeat."""
 
 
 def _table(

@@ -14,7 +14,7 @@ from .families import FAMILIES, Task
 from .layouts import NUMBERS, clause, compose, sentence
 from .steps import OPENING, ask, chain
 
-WEIGHTS: dict[Kind, int] = {"flat": 50, "nested": 12, "sequential": 14, "single": 12, "chat": 12}
+WEIGHTS: dict[Kind, int] = {"flat": 48, "nested": 12, "sequential": 14, "single": 16, "chat": 10}
 PARTS = range(2, 7)
 PART_WEIGHTS = (5, 5, 4, 2, 1)
 GREETED = 0.1
@@ -134,14 +134,14 @@ def _family(tasks: Sequence[Task]) -> str:
 def _flat(rng: Random, seed: int, split: Split, family: str | None) -> Conversation:
     tasks = _tasks(rng, split, family, rng.choices(PARTS, weights=PART_WEIGHTS)[0])
     answers = tuple(_answer(str(i), task) for i, task in enumerate(tasks, 1))
-    text = block([t.outline for t in tasks], [t.work for t in tasks], f"{labelled(answers)}.")
+    text = block([t.outline for t in tasks], [t.work for t in tasks], answer_line(answers))
     return Conversation(
         _family(tasks),
         "flat",
         seed,
         split,
         compose(rng, [task.request for task in tasks]),
-        f"{text}\n{answer_line(answers)}",
+        text,
         branches=(len(tasks),),
         answers=answers,
     )
@@ -165,20 +165,20 @@ def _nested(rng: Random, seed: int, split: Split, family: str | None) -> Convers
         inner = tuple(_answer(f"{i}.{j}", task) for j, task in enumerate(part, 1))
         answers.extend(inner)
         requests.append(_grouped(part))
-        outlines.append("; ".join(f"{i}.{j}: {t.outline}" for j, t in enumerate(part, 1)))
+        outlines.append(f"{NUMBERS[size]} parts")
         result = labelled(inner)
         nested = block(
             [t.outline for t in part], [t.work for t in part], f"{result}.", parent=f"{i}."
         )
-        paths.append(f"{NUMBERS[size]} parts.\n{nested}")
-    text = block(outlines, paths, f"{labelled(answers)}.")
+        paths.append(nested)
+    text = block(outlines, paths, answer_line(answers))
     return Conversation(
         _family(tasks),
         "nested",
         seed,
         split,
         "\n".join([rng.choice(NESTED_HEADERS), *(f"{i}. {r}" for i, r in enumerate(requests, 1))]),
-        f"{text}\n{answer_line(answers)}",
+        text,
         branches=(len(sizes), *(size for size in sizes if size > 1)),
         answers=tuple(answers),
     )

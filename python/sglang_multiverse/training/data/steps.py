@@ -57,11 +57,11 @@ def ask(rng: Random, requests: tuple[str, ...]) -> str:
 
 
 def _change(rng: Random, value: int) -> tuple[str, int]:
-    """A change of `value` that stays in [0, 99], in words and as a signed number."""
+    """A change of `value` by a digit that stays in [0, 99], in words and as a signed number."""
     if value > 1 and (value > 80 or rng.random() < 0.5):
-        less = rng.randint(1, min(value, 30))
+        less = rng.randint(1, min(value, 9))
         return rng.choice((f"Subtract {less} from it.", f"Take away {less}.")), -less
-    more = rng.randint(1, min(30, sums.MAX_TOTAL - value))
+    more = rng.randint(1, min(9, sums.MAX_TOTAL - value))
     return rng.choice((f"Add {more} to it.", f"Add {more}.")), more
 
 
@@ -135,8 +135,8 @@ def _filtered_then_sorted(rng: Random, split: Split) -> Chain:
     return Chain((task.request, said), work, result, "number_sorting", entry)
 
 
-def _sorted_then_counted(rng: Random, split: Split) -> Chain:
-    family = FAMILIES["word_sorting"]
+def _reversed_then_counted(rng: Random, split: Split) -> Chain:
+    family = FAMILIES["word_sequence_reversal"]
     task = family.task(rng, split)
     first = task.result.split(",")[0]
     letter = rng.choice(sorted(set(first)))
@@ -161,5 +161,5 @@ _CHAINS: dict[str, Callable[[Random, Split], Chain]] = {
     "letter_counting": _counted("letter_counting"),
     "number_sorting": _sorted_then_added,
     "number_filtering": _filtered_then_sorted,
-    "word_sorting": _sorted_then_counted,
+    "word_sequence_reversal": _reversed_then_counted,
 }

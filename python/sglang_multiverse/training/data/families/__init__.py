@@ -6,7 +6,7 @@ from .leg_counting import LegCounting
 from .letter_counting import LetterCounting
 from .number_filtering import NumberFiltering
 from .number_sorting import NumberSorting
-from .word_sorting import WordSorting
+from .word_reversal import WordReversal
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -16,7 +16,7 @@ FAMILIES: dict[str, Family] = {
         NumberSorting(),
         NumberFiltering(),
         LetterCounting(),
-        WordSorting(),
+        WordReversal(),
     )
 }
 

@@ -1,4 +1,4 @@
-"""Sums of two to four small numbers, one step at a time."""
+"""Sums of three to five digits, one step at a time."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class ChainSum(Family):
 
     name = "chain_sum"
     options: ClassVar[Mapping[str, Any]] = {
-        "min_terms": 2,
-        "max_terms": 4,
+        "min_terms": 3,
+        "max_terms": 5,
         "min_digits": 1,
-        "max_digits": 2,
+        "max_digits": 1,
     }
     templates = (
         "What is {sum}?",

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from ..gym import Entry
 from .base import Family, listed
+from .chain_sum import sum_steps
 
-# The animals of the dataset that need no zoologist, and their plurals.
+# Animals of the dataset that everybody knows, and their plurals.
 LEGS = {
-    "snake": 0,
     "chicken": 2,
     "bird": 2,
     "duck": 2,
@@ -20,22 +20,13 @@ LEGS = {
     "horse": 4,
     "lion": 4,
     "elephant": 4,
-    "giraffe": 4,
     "tiger": 4,
-    "deer": 4,
     "sheep": 4,
-    "starfish": 5,
     "ant": 6,
-    "butterfly": 6,
-    "beetle": 6,
     "bee": 6,
-    "wasp": 6,
     "spider": 8,
-    "scorpion": 8,
-    "crab": 10,
-    "lobster": 10,
 }
-PLURALS = {"deer": "deer", "sheep": "sheep", "starfish": "starfish", "butterfly": "butterflies"}
+PLURALS = {"sheep": "sheep"}
 
 
 def animals(entry: Entry) -> dict[str, int]:
@@ -78,7 +69,7 @@ class LegCounting(Family):
         legs = [(animal, n, n * LEGS[animal]) for animal, n in animals(entry).items()]
         products = [f"{animal} {n} x {LEGS[animal]} = {total}" for animal, n, total in legs]
         addends = [total for _, _, total in legs]
-        return f"{', '.join(products)}, {' + '.join(map(str, addends))} = {sum(addends)}"
+        return ", ".join([*products, *sum_steps(addends)])
 
     def result(self, entry: Entry) -> str:
         return str(entry["answer"])

@@ -37,7 +37,7 @@ class LetterCounting(Family):
 
     def suits(self, entry: Entry) -> bool:
         text = word(entry)
-        return text.isascii() and text.isalpha() and 4 <= len(text) <= 8
+        return text.isascii() and text.isalpha() and 3 <= len(text) <= 5
 
     def fields(self, entry: Entry) -> dict[str, str]:
         return {"word": word(entry), "letter": letter(entry)}

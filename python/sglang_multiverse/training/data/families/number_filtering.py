@@ -1,4 +1,4 @@
-"""Short lists of numbers, filtered by a threshold one number at a time."""
+"""Short lists of digits, filtered by a threshold one number at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NumberFiltering(Family):
         "max_numbers": 5,
         "max_decimals": 0,
         "min_value": 1.0,
-        "max_value": 99.0,
+        "max_value": 9.0,
     }
     keep = (
         "Keep only the numbers {side} than {limit} in {numbers}.",

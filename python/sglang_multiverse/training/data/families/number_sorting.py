@@ -1,4 +1,4 @@
-"""Short lists of numbers, sorted by picking the next one from what is left."""
+"""Short lists of digits, sorted by picking the next one from what is left."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class NumberSorting(Family):
         "max_numbers": 4,
         "max_decimals": 0,
         "min_value": 1.0,
-        "max_value": 99.0,
+        "max_value": 9.0,
     }
     up = (
         "Sort {numbers} in ascending order.",
