@@ -2,7 +2,7 @@
 # exists and this checkout is linked to it; that costs a third of a second when they are.
 
 PYTHON_BIN := .venv/bin/python
-MODEL ?= test/models/tiny-multiverse
+MODEL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env lint format types test demo serve bench lock clean
@@ -30,8 +30,8 @@ test: env ## Run the whole test suite; ARGS="-k fork -x" goes to pytest
 demo: env ## Serve a small model, ask it one question, show the branches, stop
 	$(PYTHON_BIN) -m sglang_multiverse.demo $(ARGS)
 
-serve: env ## Serve MODEL; ARGS="--port 8000" goes to the server
-	$(PYTHON_BIN) -m sglang_multiverse.launch_server --model-path $(MODEL) $(ARGS)
+serve: env ## Serve MODEL, or the package's own; ARGS="--port 8000" goes to the server
+	$(PYTHON_BIN) -m sglang_multiverse.launch_server $(if $(MODEL),--model-path $(MODEL)) $(ARGS)
 
 bench: env ## Measure branches as a batch against branches one at a time
 	$(PYTHON_BIN) benchmark/branches.py $(ARGS)

@@ -1,12 +1,14 @@
-"""A Multiverse model against its autoregressive twin, on problems that neither was trained on.
+"""The package's model against its autoregressive twin, on problems that neither was trained on.
 
-    python benchmark/bundled_model.py --multiverse DIR --twin DIR
+    python benchmark/bundled_model.py --twin RUN
 
-Both are served side by side. Every problem is asked four times, greedily:
-of the model with and without the guard, and of the twin; then, alone and in an
-order that changes from problem to problem, of both again to time them. What is
-timed is the whole HTTP request. Results, per family and per kind of problem,
-go to `results/bundled-model.json`.
+RUN is the folder that training with the twin's recipe wrote. `--multiverse RUN`
+measures another model than the package's own. Both are served side by side.
+Every problem is asked three times, greedily: of the model with and without the
+guard, and of the twin. Then both are timed on some of them, alone and in an
+order that changes from problem to problem; what is timed is the whole HTTP
+request. Results, per family and per kind of problem, go to
+`results/bundled-model.json`; `model_card.py` renders them.
 """
 
 from __future__ import annotations
@@ -34,8 +36,17 @@ from figures import quartiles  # noqa: E402
 from machine import describe  # noqa: E402
 
 from server import Server  # noqa: E402
+from sglang_multiverse.bundled import model_path  # noqa: E402
+from sglang_multiverse.bundled.manifest import PACKAGE  # noqa: E402
 from sglang_multiverse.structure import TagTable, parse, resolve_tags, walk  # noqa: E402
-from sglang_multiverse.training.data import KINDS, Conversation, check, generate  # noqa: E402
+from sglang_multiverse.training.data import (  # noqa: E402
+    Conversation,
+    Kind,
+    check,
+    families_of,
+    generate,
+)
+from sglang_multiverse.training.merge import merge  # noqa: E402
 
 MAX_TOKENS = 700
 # Seeds of this benchmark; `training.data` counts up from 0.
@@ -61,6 +72,32 @@ class Reading:
 
     well_formed: bool
     branches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A model to serve, and how it was trained."""
+
+    model: Path
+    training: dict[str, Any]
+
+
+def run_of(folder: Path) -> Run:
+    """The model of a training run, merged beside its adapter at the first time."""
+    model = folder / "merged"
+    if not model.exists():
+        merge(folder / "adapter", model)
+    return Run(model, trained(folder))
+
+
+def packaged_run() -> Run:
+    return Run(model_path(), trained(PACKAGE))
+
+
+def trained(folder: Path) -> dict[str, Any]:
+    told = json.loads((folder / "training.json").read_text())
+    names = ("command", "steps", "tokens", "learned_tokens", "minutes", "machine", "examples")
+    return {name: told[name] for name in names}
 
 
 class Model:
@@ -102,12 +139,14 @@ def read(answer: Answer, tokenizer: Any, tags: TagTable) -> Reading:
     return Reading(answer.finished and trace.well_formed, counts)
 
 
-def choose(per_kind: int) -> list[Conversation]:
+def choose(per_family: int) -> list[Conversation]:
+    """Three flat problems to one nested, one sequential and one single one, of every family."""
+    shares: dict[Kind, int] = {"flat": 3, "nested": 1, "sequential": 1, "single": 1}
     return [
-        generate(FIRST_SEED + i, "held-out", kind)
-        for kind in KINDS
-        if kind != "chat"
-        for i in range(per_kind)
+        generate(FIRST_SEED + i, "held-out", kind, family)
+        for kind, times in shares.items()
+        for family in families_of(kind)
+        for i in range(per_family * times)
     ]
 
 
@@ -140,6 +179,19 @@ def measure(
         return list(track(pool.map(one, problems), "asking", total=len(problems)))
 
 
+def to_time(problems: Sequence[Conversation], pairs: int) -> list[Conversation]:
+    """Up to `pairs` flat problems of each number of branches, and as many sequential ones."""
+    found: dict[int, list[Conversation]] = {}
+    for problem in problems:
+        if problem.kind in ("flat", "sequential"):
+            found.setdefault(problem.branches[0] if problem.branches else 0, []).append(problem)
+    return [
+        problem
+        for _, some in sorted(found.items())
+        for problem in some[:: max(1, len(some) // pairs)][:pairs]
+    ]
+
+
 def time_pairs(problems: Sequence[Conversation], model: Model, twin: Model) -> list[dict[str, Any]]:
     """Both models alone on the machine, one right after the other, from empty caches."""
     rows = []
@@ -154,7 +206,6 @@ def time_pairs(problems: Sequence[Conversation], model: Model, twin: Model) -> l
         rows.append(
             {
                 "branches": problem.branches[0] if problem.branches else 0,
-                "kind": problem.kind,
                 "seconds": found["model"].seconds,
                 "twin_seconds": found["twin"].seconds,
                 "tokens": found["model"].tokens,
@@ -215,11 +266,13 @@ def summary(rows: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]) -> 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--multiverse", type=Path, required=True, help="a model's directory")
-    parser.add_argument("--twin", type=Path, required=True, help="a model's directory")
-    parser.add_argument("--problems", type=int, default=60, help="of each kind")
-    parser.add_argument("--timed", type=int, default=40, help="pairs that are timed")
-    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--twin", type=Path, required=True, help="the folder of a training run")
+    parser.add_argument("--multiverse", type=Path, help="another (default: the package's model)")
+    parser.add_argument(
+        "--per-family", type=int, default=8, help="problems of each kind and family; flat: 3 times"
+    )
+    parser.add_argument("--pairs", type=int, default=8, help="timed, of each number of branches")
+    parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2, help="of each server")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "bundled-model.json")
     args = parser.parse_args(argv)
@@ -227,40 +280,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     from transformers import AutoTokenizer
 
     machine = describe()
-    tokenizer = AutoTokenizer.from_pretrained(args.multiverse)
+    multiverse = run_of(args.multiverse) if args.multiverse else packaged_run()
+    twin_run = run_of(args.twin)
+    tokenizer = AutoTokenizer.from_pretrained(multiverse.model)
     tags = resolve_tags(tokenizer)
     env = {"OMP_NUM_THREADS": str(args.threads), **NO_CHECKS}
-    problems = choose(args.problems)
+    problems = choose(args.per_family)
     with (
-        Server(model=args.multiverse, **env) as first,
-        Server(model=args.twin, **env) as second,
+        Server(model=multiverse.model, **env) as first,
+        Server(model=twin_run.model, **env) as second,
     ):
         model, twin = Model(first.url, tokenizer), Model(second.url, None)
         rows = measure(problems, model, twin, tags, args.clients)
-        parallel = [p for p in problems if p.branches]
-        sequential = [p for p in problems if not p.branches]
-        # Evenly from both, mostly those with branches.
-        few = max(1, args.timed // 5)
-        timed = time_pairs(
-            [*_spread(parallel, args.timed - few), *_spread(sequential, few)], model, twin
-        )
+        timed = time_pairs(to_time(problems, args.pairs), model, twin)
     result = {
         "command": " ".join(
             ["python benchmark/bundled_model.py", *(sys.argv[1:] if argv is None else argv)]
         ),
         "machine": machine,
         "torch_threads": args.threads,
+        "training": {"multiverse": multiverse.training, "twin": twin_run.training},
         **summary(rows, timed),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     Console().print_json(json.dumps({k: v for k, v in result.items() if k != "machine"}))
     return 0
-
-
-def _spread(problems: Sequence[Conversation], count: int) -> list[Conversation]:
-    step = max(1, len(problems) // max(1, count))
-    return list(problems[::step][:count])
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def build_parser(defaults: MultiverseArgs) -> argparse.ArgumentParser:
     """A parser for our flags only. Abbreviations would take SGLang's flags for ours."""
     parser = argparse.ArgumentParser(
         prog=PROG,
-        usage=f"{PROG} --model-path MODEL [any SGLang flag] [--multiverse-…]",
+        usage=f"{PROG} [--model-path MODEL] [any SGLang flag] [--multiverse-…]",
+        description="Without --model-path or --config, the package's own model is served.",
         add_help=False,
         allow_abbrev=False,
     )
@@ -60,6 +61,31 @@ def split_arguments(
             known = sorted(s for a in parser._actions for s in a.option_strings)
             raise LaunchError(f"{argument.partition('=')[0]}: unknown; there is {', '.join(known)}")
     return MultiverseArgs.from_cli_args(parsed), rest
+
+
+def names_model(arguments: Sequence[str]) -> bool:
+    """Whether SGLang is told which model, be it by an abbreviation or in a file of its own."""
+    flags = {argument.partition("=")[0] for argument in arguments} - {"-", "--"}
+    return "--config" in flags or any("--model-path".startswith(flag) for flag in flags if flag)
+
+
+def bundled_model() -> list[str]:
+    """Flags that serve the package's own model, which is made at first use.
+
+    Raises:
+        LaunchError: it cannot be made here.
+    """
+    from rich.console import Console
+
+    from sglang_multiverse.bundled import BundledModelError, model_path, packaged
+    from sglang_multiverse.bundled.progress import Bar
+
+    try:
+        with Bar(Console(stderr=True)) as bar:
+            path = model_path(bar)
+    except BundledModelError as error:
+        raise LaunchError(f"{error} (or serve another model: --model-path)") from error
+    return ["--model-path", str(path), "--served-model-name", packaged().name]
 
 
 def check_plugin_loads(env: Mapping[str, str]) -> None:
@@ -121,8 +147,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         args, rest = split_arguments(argv, os.environ)
         if args.enable:
             check_plugin_loads(os.environ)
+        if not names_model(rest):
+            # In front, so that a name the user chose comes later and wins.
+            rest = [*bundled_model(), *rest]
     except (OptionError, LaunchError) as error:
         _refuse(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     os.environ.update(args.to_env())
     serve(rest)
 

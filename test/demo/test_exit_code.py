@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from rich.console import Console
 
 from demo.pieces import SUMMARY
 from demo.stub import stub
+from sglang_multiverse import bundled
+from sglang_multiverse.demo import __main__ as module
+from sglang_multiverse.demo import report
 from sglang_multiverse.demo.__main__ import main, parse
+from sglang_multiverse.demo.client import Answer
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +80,83 @@ def test_a_wrong_answer_is_called_wrong(capsys: pytest.CaptureFixture[str]) -> N
     with stub() as server:
         assert run(server.url) == 0
     assert "wrong: 'Answer: 3'" in capsys.readouterr().out
+
+
+def answer(text: str) -> Answer:
+    return Answer(text, "stop", SUMMARY, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Answer: 1) 12; 2) 3, 5", "Answer: 1) 12; 2) 3, 5"),
+        ("so\nAnswer: 1) 12; 2) 3, 5\n", "1) 12; 2) 3, 5"),
+        ("**Answer:** 1) 12;  2) 3, 5.", "Answer: 1) 12; 2) 3, 5"),
+        ("<Conclusion>\nAnswer: -5\n</Conclusion>\n</Parallel>\n", "-5"),
+    ],
+)
+def test_a_right_answer_is_called_right_however_it_is_dressed(text: str, expected: str) -> None:
+    assert report.correctness(answer(text), expected).startswith("right: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Answer: 5", "Answer: -5"),
+        ("Answer: 1) 12; 2) 5, 3", "1) 12; 2) 3, 5"),
+        ("Answer: 3.5", "35"),
+        ("Answer: 2*3", "23"),
+        ("Answer: 12\nNo.", "12"),
+        ("", "12"),
+    ],
+)
+def test_a_wrong_one_stays_wrong(text: str, expected: str) -> None:
+    assert report.correctness(answer(text), expected).startswith("wrong: ")
+
+
+class _NoServer:
+    """Starts nothing, and keeps what it was to serve."""
+
+    url = "http://x"
+    models: ClassVar[list[str]] = []
+
+    def __init__(self, model: Path | str, flags: Sequence[str]) -> None:
+        self.models.append(str(model))
+
+    def __enter__(self) -> _NoServer:
+        return self
+
+    def __exit__(self, *args: object) -> None: ...
+
+    def wait(self, on_stage: Callable[[str], None]) -> None: ...
+
+
+def test_without_a_model_the_package_s_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def made(bar: Callable[[str, float], None]) -> Path:
+        bar("merging", 0.5)
+        return Path("/models/own")
+
+    monkeypatch.setattr(module, "Server", _NoServer)
+    monkeypatch.setattr(bundled, "model_path", made)
+    with module.serving(parse([]), Console()) as url:
+        assert url == "http://x"
+    with module.serving(parse(["--model-path", "mine"]), Console()):
+        pass
+    assert _NoServer.models == ["/models/own", "mine"]
+    assert "making the bundled model, once: merging" in capsys.readouterr().out
+
+
+def test_an_own_model_that_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(bar: object) -> Path:
+        raise bundled.BundledModelError("no base")
+
+    monkeypatch.setattr(bundled, "model_path", fails)
+    assert main([]) == 1
+    assert "failed: no base (or give --model-path)" in capsys.readouterr().out
 
 
 def test_the_default_problem() -> None:

@@ -1,4 +1,4 @@
-"""The whole demo as a user runs it, on the tiny model."""
+"""The whole demo as a user runs it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,23 @@ import pytest
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 MARK = "MULTIVERSE_DEMO_TEST"
+# In the words that the tiny model knows.
+PROMPT = (
+    "Amy has 4 figs, buys 3 and buys 1. Leo has 3 figs and loses 1. Ida has 6 coins and finds 5.\n"
+    "How many does each have?"
+)
 
 
-def start(mark: str, log: Path, *flags: str) -> subprocess.Popen[str]:
+def start(mark: str, log: Path, *flags: str, **env: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "sglang_multiverse.demo", "--repeats", "1", *flags]
     with log.open("wb") as out:
         return subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, text=True, env={**os.environ, MARK: mark}
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # One thread: whatever else runs here would make several wait for each other.
+            env={"OMP_NUM_THREADS": "1", **os.environ, **env, MARK: mark},
         )
 
 
@@ -37,12 +47,23 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def test_exit_code_zero_and_nothing_left(tiny_path: Path, tmp_path: Path) -> None:
+def test_at_first_use_the_package_s_model_gives_the_right_answer(tmp_path: Path) -> None:
     mark, log = uuid.uuid4().hex, tmp_path / "log"
-    demo = start(mark, log, "--model-path", str(tiny_path))
+    demo = start(mark, log, XDG_CACHE_HOME=str(tmp_path))
+    assert demo.wait(timeout=550) == 0, log.read_text()
+    said = log.read_text()
+    assert "making the bundled model" in said
+    assert "right: Answer:" in said
+    assert "speed against one at a time" in said
+    assert not marked(mark)
+
+
+def test_another_model_and_prompt(tiny_path: Path, tmp_path: Path) -> None:
+    mark, log = uuid.uuid4().hex, tmp_path / "log"
+    demo = start(mark, log, "--model-path", str(tiny_path), "--prompt", PROMPT)
     assert demo.wait(timeout=400) == 0, log.read_text()
     said = log.read_text()
-    assert "right: Answer:" in said
+    assert "Answer: Amy 8, Leo 2, Ida 11" in said
     assert "speed against one at a time" in said
     assert not marked(mark)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sglang_multiverse import launch_server
+from sglang_multiverse import bundled, launch_server
+from sglang_multiverse.bundled import BundledModelError
 from sglang_multiverse.engine.options import ARGS_ENV, MultiverseArgs, OptionError
-from sglang_multiverse.launch_server import LaunchError, check_plugin_loads, split_arguments
+from sglang_multiverse.launch_server import (
+    LaunchError,
+    check_plugin_loads,
+    names_model,
+    split_arguments,
+)
 
 
 @pytest.fixture
@@ -82,6 +91,90 @@ def test_options_reach_the_processes_through_the_environment(
     assert MultiverseArgs.from_env() == MultiverseArgs(max_branches=4)
 
 
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ("--model-path m", True),
+        ("--model-path=m", True),
+        ("--model m", True),
+        ("--model=m", True),
+        ("--tp 1 --model-pa m", True),
+        ("--config server.yaml", True),
+        ("", False),
+        ("--port 8000", False),
+        ("--model-loader-extra-config {} --model-impl auto", False),
+        ("--tokenizer-path m --speculative-draft-model-path m", False),
+        ("--chat-template -- - model", False),
+    ],
+)
+def test_whether_a_model_is_named(argv: str, named: bool) -> None:
+    assert names_model([*argv.split(), ""]) is named
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The package's model is there, and needs not be made."""
+    monkeypatch.setattr(bundled, "model_path", lambda bar: Path("/models/own"))
+    return ["--model-path", "/models/own", "--served-model-name", "smollm2-135m-multiverse"]
+
+
+def test_without_a_model_the_package_s_own(started: list[list[str]], own: list[str]) -> None:
+    launch_server.main([])
+    launch_server.main(["--port", "8000", "--multiverse-max-depth", "2"])
+    launch_server.main(["--served-model-n", "mine"])
+    launch_server.main(["--model", "m"])
+    assert started == [
+        own,
+        [*own, "--port", "8000"],
+        [*own, "--served-model-n", "mine"],
+        ["--model", "m"],
+    ]
+
+
+def test_sglang_reads_it_so_that_the_user_s_name_wins(own: list[str]) -> None:
+    from sglang.srt.server_args import ServerArgs
+
+    parser = argparse.ArgumentParser()
+    ServerArgs.add_cli_args(parser)
+    assert parser.parse_args(own).served_model_name == "smollm2-135m-multiverse"
+    args = parser.parse_args([*own, "--served-model-n", "mine", "--port", "8000"])
+    assert (args.model_path, args.served_model_name) == ("/models/own", "mine")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (BundledModelError("no base"), 2, "error: no base (or serve another model: --model-path)"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_an_own_model_that_cannot_be_made(
+    error: BaseException,
+    code: int,
+    said: str,
+    started: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails(bar: object) -> Path:
+        raise error
+
+    monkeypatch.setattr(bundled, "model_path", fails)
+    with pytest.raises(SystemExit) as ended:
+        launch_server.main(["--port", "8000"])
+    assert ended.value.code == code
+    assert said in capsys.readouterr().err
+    assert not started
+
+
+def test_a_server_of_another_model_needs_none_of_it(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sglang_multiverse.bundled", None)
+    launch_server.main(["--model-path", "m"])
+    assert started
+
+
 def _installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     points: list[Any] = [SimpleNamespace(name=name) for name in names]
     monkeypatch.setattr(launch_server, "entry_points", lambda group: points)
@@ -121,6 +214,7 @@ def test_help_shows_sglangs_flags_and_ours(capsys: pytest.CaptureFixture[str]) -
     shown = capsys.readouterr().out
     assert "--attention-backend" in shown
     assert "--multiverse-max-depth" in shown
+    assert "Without --model-path or --config, the package's own model is served." in shown
     assert shown.index("--attention-backend") < shown.index("--multiverse-max-depth")
 
 

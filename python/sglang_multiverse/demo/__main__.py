@@ -19,7 +19,7 @@ from rich.table import Table
 
 from . import report, view
 from .client import Asker, DemoError
-from .server import BUNDLED_MODEL, Server, ServerError
+from .server import Server, ServerError
 from .transcript import Transcript
 
 PROG = "python -m sglang_multiverse.demo"
@@ -29,9 +29,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=PROG, description="Watch a Multiverse model fork and join."
     )
-    parser.add_argument(
-        "--model-path", help="a Multiverse model (default: the checkout's tiny one)"
-    )
+    parser.add_argument("--model-path", help="a Multiverse model (default: the package's own)")
     parser.add_argument("--url", help="a server that runs already, such as http://127.0.0.1:30000")
     parser.add_argument("--prompt", help="what to ask (default: a small problem of four parts)")
     parser.add_argument(
@@ -40,7 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=0.0, help="default: 0, greedy")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling (default: 0)")
     parser.add_argument(
-        "--repeats", type=int, default=3, help="timed runs of each way (default: 3)"
+        "--repeats", type=int, default=1, help="timed runs of each way (default: 1)"
     )
     parser.add_argument(
         "--pace",
@@ -55,10 +53,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--url names a server that runs; it takes no --model-path and no flags")
     if args.max_tokens < 1 or args.repeats < 1 or args.pace < 0:
         parser.error("--max-tokens and --repeats are at least 1, --pace is at least 0")
-    if not args.url and not args.model_path:
-        if not (BUNDLED_MODEL / "config.json").exists():
-            parser.error("there is no checkout with a model here: give --model-path or --url")
-        args.model_path = str(BUNDLED_MODEL)
     return args
 
 
@@ -71,9 +65,23 @@ def serving(args: argparse.Namespace, console: Console) -> Iterator[str]:
     # A proxy cannot reach this machine's own address; in lower case it wins over upper case.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
-    with Server(args.model_path, args.server_flags) as server:
-        wait(server, Path(args.model_path).name, console)
+    path, name = (args.model_path, Path(args.model_path).name) if args.model_path else own(console)
+    with Server(path, args.server_flags) as server:
+        wait(server, name, console)
         yield server.url
+
+
+def own(console: Console) -> tuple[Path, str]:
+    """The directory and the name of the package's model, which is made at first use."""
+    # Late: with --model-path or --url none of it is needed.
+    from sglang_multiverse.bundled import BundledModelError, model_path, packaged
+    from sglang_multiverse.bundled.progress import Bar
+
+    try:
+        with Bar(console) as bar:
+            return model_path(bar), packaged().name
+    except BundledModelError as error:
+        raise DemoError(f"{error} (or give --model-path)") from error
 
 
 def wait(server: Server, model: str, console: Console) -> None:

@@ -17,9 +17,11 @@ from rich.text import Text
 from sglang_multiverse.structure import MULTIVERSE
 
 from .client import Answer
+from .transcript import TAG
 
 PICTURE_WIDTH = 110
 BATCHED = "max_concurrent_branches"
+_PREFIX = re.compile(r"^answer\s*:", re.IGNORECASE)
 
 
 def failure(answer: Answer) -> str | None:
@@ -42,8 +44,17 @@ def linear(answer: Answer) -> Panel:
 
 
 def correctness(answer: Answer, expected: str) -> str:
-    last = answer.text.strip().rpartition("\n")[2]
-    return f"right: {last}" if last == expected else f"wrong: {last!r}, expected {expected!r}"
+    """The last line that is not only tags against the one expected; dress does not count."""
+    lines = (TAG.sub("", line).strip() for line in answer.text.splitlines())
+    last = next((line for line in reversed([*lines]) if line), "")
+    right = _bare(last) == _bare(expected)
+    return f"right: {last}" if right else f"wrong: {last!r}, expected {expected!r}"
+
+
+def _bare(line: str) -> str:
+    """`**Answer:** 1) 12;  2) -3.` → `1) 12; 2) -3`"""
+    line = _PREFIX.sub("", line.strip().strip("*_`"))
+    return " ".join(line.strip("*_` ").rstrip(".").split()).casefold()
 
 
 def comparison(batched: Sequence[Answer], alone: Sequence[Answer]) -> Table:

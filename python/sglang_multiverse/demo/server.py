@@ -14,7 +14,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-BUNDLED_MODEL = Path(__file__).resolve().parents[3] / "test" / "models" / "tiny-multiverse"
 _START_SECONDS = 600.0
 _STOP_SECONDS = 10.0
 # What SGLang logs when a part of its start begins; only for show.
@@ -45,10 +44,6 @@ class Server:
             # One request at a time needs little; the default pool is most of the memory.
             *("--max-total-tokens", "16384", *flags),
         ]
-        self.env = {**os.environ}
-        if Path(model) == BUNDLED_MODEL:
-            # More threads would only wait for each other in matrices this small.
-            self.env.setdefault("OMP_NUM_THREADS", "1")
         self.process: subprocess.Popen[bytes] | None = None
         log, name = tempfile.mkstemp(prefix="multiverse-demo-", suffix=".log")
         os.close(log)
@@ -63,7 +58,6 @@ class Server:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=self.env,
                     start_new_session=True,
                 )
         except BaseException:  # a signal that came just then; nobody would call __exit__

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sglang_multiverse.structure import MULTIVERSE
 
+TAG = re.compile("|".join(map(re.escape, MULTIVERSE.tags)))
 _CLOSE = MULTIVERSE.branch.close
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from typing import Protocol
@@ -15,14 +14,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from sglang_multiverse.structure import MULTIVERSE
-
-from .transcript import Block, Branch, Transcript
+from .transcript import TAG, Block, Branch, Transcript
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 _MIN_COLUMN = 26  # narrower panels wrap every other word
 _FRAME_SECONDS = 1 / 25
-_TAG = re.compile("|".join(map(re.escape, MULTIVERSE.tags)))
 
 
 class View(Protocol):
@@ -131,7 +127,7 @@ class LineView:
             self._line(path, line)
 
     def _line(self, path: str, line: str) -> None:
-        if plain := _TAG.sub("", line).strip():
+        if plain := TAG.sub("", line).strip():
             seconds = time.monotonic() - self.start
             self.console.print(
                 f"{seconds:6.2f} s  {path:<4}| {plain}",
@@ -193,6 +189,6 @@ def _panel(branch: Branch, width: int) -> Panel:
 
 def _plain(text: str, label: str) -> str:
     """Without tags, empty lines, and the label that the panel's title already shows."""
-    lines = (line.strip() for line in _TAG.sub("", text).split("\n"))
+    lines = (line.strip() for line in TAG.sub("", text).split("\n"))
     plain = "\n".join(line for line in lines if line)
     return plain.removeprefix(f"{label}:").lstrip() if label else plain

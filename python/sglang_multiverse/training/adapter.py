@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,23 @@ def save_adapter(model: Any, folder: Path, state: dict[str, Any] | None = None) 
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def merged(folder: str | Path, base: str, *, with_tags: bool = True) -> tuple[Any, Any]:
-    """The base with an adapter merged into its weights, as a plain model, and its tokenizer."""
+def merged(
+    folder: str | Path,
+    base: str,
+    *,
+    with_tags: bool = True,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> tuple[Any, Any]:
+    """The base with an adapter merged into its weights, as a plain model, and its tokenizer.
+
+    Args:
+        on_stage: hears what begins.
+    """
     from peft import PeftModel
 
+    on_stage("loading the base")
     loaded = load_base(base, with_tags=with_tags)
+    on_stage("merging")
     adapted = PeftModel.from_pretrained(loaded.model, str(folder))
     model = adapted.merge_and_unload()
     model.tie_weights()

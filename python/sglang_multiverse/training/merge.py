@@ -9,7 +9,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .adapter import merged
@@ -20,10 +20,13 @@ class MergeError(ValueError):
     """The folder holds no adapter of ours, or the result has no place to go."""
 
 
-def merge(adapter: Path, out: Path) -> Path:
+def merge(adapter: Path, out: Path, on_stage: Callable[[str], None] = lambda _: None) -> Path:
     """Write the merged model and its tokenizer to `out`, whole or not at all.
 
     The base is the one the adapter names. Weights are float32.
+
+    Args:
+        on_stage: hears what begins: loading the base, merging, writing.
 
     Raises:
         MergeError, BaseModelError
@@ -35,9 +38,11 @@ def merge(adapter: Path, out: Path) -> Path:
         base = str(config["base_model_name_or_path"])
     except (OSError, ValueError, KeyError) as error:
         raise MergeError(f"adapter: {adapter} holds no adapter that names its base") from error
-    model, tokenizer = merged(adapter, base, with_tags=bool(config["trainable_token_indices"]))
+    with_tags = bool(config["trainable_token_indices"])
+    model, tokenizer = merged(adapter, base, with_tags=with_tags, on_stage=on_stage)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    on_stage("writing")
     model.save_pretrained(str(partial))
     tokenizer.save_pretrained(str(partial))
     partial.rename(out)
@@ -53,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="a folder to make")
     args = parser.parse_args(argv)
     try:
-        print(merge(args.adapter, args.out))
+        print(merge(args.adapter, args.out, lambda stage: print(stage, file=sys.stderr)))
     except (MergeError, BaseModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,37 @@
+"""`python -m sglang_multiverse.bundled`: where the package's model is, made if need be.
+
+For `--model-path "$(python -m sglang_multiverse.bundled)"`: the path goes to stdout,
+everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from . import BundledModelError, model_path
+from .progress import Bar
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argparse.ArgumentParser(
+        prog="python -m sglang_multiverse.bundled",
+        description="Print the directory of the package's model, which is made at first use.",
+    ).parse_args(argv)
+    try:
+        with Bar(Console(stderr=True)) as bar:
+            path = model_path(bar)
+    except BundledModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
