@@ -184,7 +184,7 @@ def to_time(problems: Sequence[Conversation], pairs: int) -> list[Conversation]:
     found: dict[int, list[Conversation]] = {}
     for problem in problems:
         if problem.kind in ("flat", "sequential"):
-            found.setdefault(problem.branches[0] if problem.branches else 0, []).append(problem)
+            found.setdefault(problem.width, []).append(problem)
     return [
         problem
         for _, some in sorted(found.items())
@@ -205,7 +205,7 @@ def time_pairs(problems: Sequence[Conversation], model: Model, twin: Model) -> l
             continue
         rows.append(
             {
-                "branches": problem.branches[0] if problem.branches else 0,
+                "branches": problem.width,
                 "seconds": found["model"].seconds,
                 "twin_seconds": found["twin"].seconds,
                 "tokens": found["model"].tokens,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sglang_multiverse.training.adapter import adapt
+from sglang_multiverse.training.config import TrainConfig
 from sglang_multiverse.training.encode import IGNORE
 from sglang_multiverse.training.frozen_head import CHUNK, frozen_vocabulary
 from sglang_multiverse.training.learner import Learner
@@ -26,16 +27,8 @@ def adapted(*, tied: bool, rows: list[int]) -> torch.nn.Module:
         num_key_value_heads=1,
         tie_word_embeddings=tied,
     )
-    layers = {"embed_tokens": rows} if tied else {"embed_tokens": rows, "lm_head": rows}
-    model = get_peft_model(
-        LlamaForCausalLM(config),
-        LoraConfig(
-            r=4,
-            target_modules=["q_proj", "down_proj"],
-            trainable_token_indices=layers if rows else None,
-            task_type="CAUSAL_LM",
-        ),
-    )
+    settings = TrainConfig(lora_rank=4, lora_targets=("q_proj", "down_proj"))
+    model: torch.nn.Module = adapt(LlamaForCausalLM(config), settings, rows)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -11,17 +11,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 CHUNK = 128
 """Tokens whose logits exist at the same time: their softmax stays in the processor's cache."""
 
 
-class FrozenVocabulary(nn.Module):
+class FrozenVocabulary:
     """Embedding and head of a causal language model in which only `ids` learn.
 
-    The parameters stay where they are in the model, which saves and names them.
+    No module of its own: the parameters stay the model's, which saves and names them.
 
     Args:
         inputs, outputs: float32 `[v, h]`; the same tensor where they are tied.
@@ -39,22 +38,20 @@ class FrozenVocabulary(nn.Module):
         output_rows: torch.Tensor,
         dtype: torch.dtype,
     ) -> None:
-        super().__init__()
-        # Not ours to save, and a list hides the parameters from `parameters()`.
-        self._held = (inputs.detach(), input_rows, output_rows)
+        self._inputs = inputs.detach()
         self._head = outputs.detach().to(dtype, copy=True)
         self._ids = ids
+        self._input_rows, self._output_rows = input_rows, output_rows
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """int64 `[b, n]` → float32 `[b, n, h]`."""
-        weight, rows, _ = self._held
-        states = functional.embedding(input_ids, weight)
+        states = functional.embedding(input_ids, self._inputs)
         *at, which = (input_ids[..., None] == self._ids).nonzero(as_tuple=True)
-        return states.index_put(tuple(at), rows[which])
+        return states.index_put(tuple(at), self._input_rows[which])
 
     def loss(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The sum of the cross entropy of `labels`, int64 `[m]`, after `states`, `[m, h]`."""
-        rows = self._held[2]
+        rows = self._output_rows
         with torch.no_grad():
             self._head[self._ids] = rows.to(self._head.dtype)
         # The dtypes are chosen here, product by product.

@@ -32,9 +32,9 @@ def card(examples: Examples, *, command: str, counted_with: str, plots: Sequence
         "## Structure of the answers",
         _table(
             "branches of the outer block",
-            sorted({_width(m) for m in some}),
+            sorted({m.example.width for m in some}),
             examples,
-            _width,
+            lambda m: m.example.width,
         ),
         _table(
             "depth",
@@ -102,7 +102,3 @@ def _percentiles(examples: Examples, of: Callable[[Measured], float], digits: in
                 cells = " | ".join(f"{value:.{digits}f}" for value in found)
                 lines.append(f"| {split} | {kind} | {cells} |")
     return "\n".join(lines)
-
-
-def _width(measured: Measured) -> int:
-    return measured.example.branches[0] if measured.example.branches else 0

@@ -73,6 +73,11 @@ class Conversation:
     history: tuple[Turn, ...] = ()
 
     @property
+    def width(self) -> int:
+        """Branches of the outer block; 0 without one."""
+        return self.branches[0] if self.branches else 0
+
+    @property
     def messages(self) -> list[dict[str, str]]:
         """The whole conversation as chat messages."""
         turns = [*self.history, Turn(self.prompt, self.solution)]
