@@ -3,19 +3,19 @@
     python benchmark/bundled_model.py --twin RUN
 
 RUN is the folder that training with the twin's recipe wrote. `--multiverse RUN`
-measures another model than the package's own. Both are served side by side.
-Every problem is asked three times, greedily: of the model with and without the
-guard, and of the twin. Then both are timed on some of them, alone and in an
-order that changes from problem to problem; what is timed is the whole HTTP
-request. Results, per family and per kind of problem, go to
-`results/bundled-model.json`; `model_card.py` renders them.
+measures another model than the package's own. Every problem is asked three
+times, greedily: of the model with and without the guard, and of the twin, one
+after the other, so that no two models share the cores. Then both are timed on
+some of the problems, one request at a time and in an order that changes from
+problem to problem; what is timed is the whole HTTP request, and a pair counts
+where both answers are right. Results, per family and per kind of problem, go
+to `results/bundled-model.json`; `model_card.py` renders them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT / "test")]
 
-from figures import quartiles  # noqa: E402
 from machine import describe  # noqa: E402
+from twin_figures import Timed, Verdict, summary  # noqa: E402
 
 from server import Server  # noqa: E402
 from sglang_multiverse.bundled import model_path  # noqa: E402
@@ -62,6 +62,7 @@ NO_CHECKS = {
 class Answer:
     text: str
     tokens: int
+    degree_of_parallelism: float
     seconds: float
     finished: bool
 
@@ -122,12 +123,26 @@ class Model:
         response.raise_for_status()
         told = response.json()
         choice = told["choices"][0]
+        structure = choice.get("multiverse") or {"degree_of_parallelism": 1.0}
         return Answer(
             choice["message"]["content"],
             told["usage"]["completion_tokens"],
+            structure["degree_of_parallelism"],
             seconds,
             choice["finish_reason"] == "stop",
         )
+
+    def ask_all(
+        self,
+        problems: Sequence[Conversation],
+        what: str,
+        clients: int,
+        multiverse: dict[str, Any] | None = None,
+    ) -> list[Answer]:
+        """The answers in the problems' order, `clients` of them at a time."""
+        with ThreadPoolExecutor(clients) as pool:
+            answers = pool.map(lambda problem: self.ask(problem, multiverse), problems)
+            return list(track(answers, what, total=len(problems)))
 
     def flush(self) -> None:
         self.http.post("/flush_cache", params={"timeout": 30}).raise_for_status()
@@ -150,33 +165,37 @@ def choose(per_family: int) -> list[Conversation]:
     ]
 
 
-def share(values: Sequence[bool]) -> float | None:
-    return round(statistics.mean(values), 4) if values else None
-
-
 def measure(
     problems: Sequence[Conversation], model: Model, twin: Model, tags: TagTable, clients: int
-) -> list[dict[str, Any]]:
-    """One row for each problem, without times."""
+) -> list[Verdict]:
+    guarded = model.ask_all(problems, "asking", clients, {"guard": True})
+    free = model.ask_all(problems, "asking without the guard", clients, {"guard": False})
+    plain = twin.ask_all(problems, "asking the twin", clients)
+    answers = zip(problems, guarded, free, plain, strict=True)
+    return [verdict(*one, model.tokenizer, tags) for one in answers]
 
-    def one(problem: Conversation) -> dict[str, Any]:
-        guarded, free = (model.ask(problem, {"guard": guard}) for guard in (True, False))
-        plain = twin.ask(problem)
-        read_guarded, read_free = (read(a, model.tokenizer, tags) for a in (guarded, free))
-        return {
-            "family": problem.family,
-            "kind": problem.kind,
-            "right": check(problem, guarded.text),
-            "twin_right": check(problem, plain.text),
-            "branches_as_asked": read_guarded.branches == problem.branches,
-            "opened_none": not read_guarded.branches,
-            "well_formed": read_guarded.well_formed,
-            "well_formed_unguarded": read_free.well_formed,
-            "finished": guarded.finished,
-        }
 
-    with ThreadPoolExecutor(clients) as pool:
-        return list(track(pool.map(one, problems), "asking", total=len(problems)))
+def verdict(
+    problem: Conversation,
+    guarded: Answer,
+    free: Answer,
+    plain: Answer,
+    tokenizer: Any,
+    tags: TagTable,
+) -> Verdict:
+    reading = read(guarded, tokenizer, tags)
+    return Verdict(
+        family=problem.family,
+        kind=problem.kind,
+        right=check(problem, guarded.text),
+        right_unguarded=check(problem, free.text),
+        twin_right=check(problem, plain.text),
+        branches_as_asked=reading.branches == problem.branches,
+        opened_none=not reading.branches,
+        well_formed=reading.well_formed,
+        well_formed_unguarded=read(free, tokenizer, tags).well_formed,
+        finished=guarded.finished,
+    )
 
 
 def to_time(problems: Sequence[Conversation], pairs: int) -> list[Conversation]:
@@ -192,76 +211,30 @@ def to_time(problems: Sequence[Conversation], pairs: int) -> list[Conversation]:
     ]
 
 
-def time_pairs(problems: Sequence[Conversation], model: Model, twin: Model) -> list[dict[str, Any]]:
+def time_pairs(problems: Sequence[Conversation], model: Model, twin: Model) -> list[Timed]:
     """Both models alone on the machine, one right after the other, from empty caches."""
-    rows = []
-    for i, problem in enumerate(track(problems, "timing")):
-        found: dict[str, Answer] = {}
-        order = [("model", model), ("twin", twin)]
-        for name, asked in order if i % 2 else reversed(order):
+    timed = []
+    order = [model, twin]
+    for problem in [problems[0], *track(problems, "timing")]:  # the first one warms both up
+        order.reverse()
+        answers: dict[Model, Answer] = {}
+        for asked in order:
             asked.flush()
-            found[name] = asked.ask(problem)
-        if not (found["model"].finished and found["twin"].finished):
-            continue
-        rows.append(
-            {
-                "branches": problem.width,
-                "seconds": found["model"].seconds,
-                "twin_seconds": found["twin"].seconds,
-                "tokens": found["model"].tokens,
-                "twin_tokens": found["twin"].tokens,
-            }
-        )
-    return rows
+            answers[asked] = asked.ask(problem)
+        timed.append(pair(problem, answers[model], answers[twin]))
+    return timed[1:]
 
 
-def scores(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "problems": len(rows),
-        "exact": share([row["right"] for row in rows]),
-        "twin_exact": share([row["twin_right"] for row in rows]),
-        "branches_as_asked": share([row["branches_as_asked"] for row in rows]),
-    }
-
-
-def latency(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "pairs": len(rows),
-        "seconds": quartiles([row["seconds"] for row in rows]),
-        "twin_seconds": quartiles([row["twin_seconds"] for row in rows]),
-        "tokens": statistics.median(row["tokens"] for row in rows),
-        "twin_tokens": statistics.median(row["twin_tokens"] for row in rows),
-        # Above 1 the Multiverse model is faster.
-        "ratio": quartiles([row["twin_seconds"] / row["seconds"] for row in rows]),
-    }
-
-
-def grouped(rows: Sequence[dict[str, Any]], key: str) -> dict[Any, list[dict[str, Any]]]:
-    found: dict[Any, list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row[key], []).append(row)
-    return dict(sorted(found.items()))
-
-
-def summary(rows: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    parallel = [row for row in rows if row["kind"] in ("flat", "nested")]
-    sequential = [row for row in rows if row["kind"] in ("sequential", "single")]
-    return {
-        "multi_part": scores(parallel),
-        "all": scores(rows),
-        "by_kind": {name: scores(found) for name, found in grouped(rows, "kind").items()},
-        "multi_part_by_family": {
-            name: scores(found) for name, found in grouped(parallel, "family").items()
-        },
-        "none_opened_on_sequential": share([row["opened_none"] for row in sequential]),
-        "well_formed": share([row["well_formed"] for row in rows]),
-        "well_formed_unguarded": share([row["well_formed_unguarded"] for row in rows]),
-        "cut_by_max_tokens": sum(not row["finished"] for row in rows),
-        "latency_by_branches": {
-            str(count): latency(found) for count, found in grouped(timed, "branches").items()
-        },
-        "latency_multi_part": latency([row for row in timed if row["branches"]]),
-    }
+def pair(problem: Conversation, answer: Answer, plain: Answer) -> Timed:
+    return Timed(
+        branches=problem.width,
+        both_right=check(problem, answer.text) and check(problem, plain.text),
+        seconds=answer.seconds,
+        twin_seconds=plain.seconds,
+        tokens=answer.tokens,
+        twin_tokens=plain.tokens,
+        degree_of_parallelism=answer.degree_of_parallelism,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -291,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Server(model=twin_run.model, **env) as second,
     ):
         model, twin = Model(first.url, tokenizer), Model(second.url, None)
-        rows = measure(problems, model, twin, tags, args.clients)
+        verdicts = measure(problems, model, twin, tags, args.clients)
         timed = time_pairs(to_time(problems, args.pairs), model, twin)
     result = {
         "command": " ".join(
@@ -300,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "machine": machine,
         "torch_threads": args.threads,
         "training": {"multiverse": multiverse.training, "twin": twin_run.training},
-        **summary(rows, timed),
+        **summary(verdicts, timed),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -66,11 +66,13 @@ def latency(found: Mapping[str, dict[str, Any]]) -> str:
             spread(one["ratio"]),
             f"{one['tokens']:.0f}",
             f"{one['twin_tokens']:.0f}",
+            f"{one['degree_of_parallelism']['median']:.2f}",
         ]
         for count, one in found.items()
+        if one["pairs"]
     ]
     head = ["branches", "pairs", "seconds", "twin", "twin ÷ this", "tokens", "twin's"]
-    return table(head, rows)
+    return table([*head, "degree of parallelism"], rows)
 
 
 def run(name: str, told: Mapping[str, Any]) -> list[str]:
@@ -103,6 +105,9 @@ def card(result: Mapping[str, Any]) -> str:
         headline=f"{HEADLINE:.0%}",
         headlined=", ".join(headlined) or "none",
         kinds=scores(KINDS, result["by_kind"], "by kind"),
+        several=parts["problems"],
+        only_this=parts["only_this_right"],
+        only_twin=parts["only_twin_right"],
         parts=percent(parts["exact"]),
         twin_parts=percent(parts["twin_exact"]),
         every=percent(every["exact"]),
@@ -112,6 +117,7 @@ def card(result: Mapping[str, Any]) -> str:
         unguarded=percent(result["well_formed_unguarded"]),
         guarded=percent(result["well_formed"]),
         ratio=spread(result["latency_multi_part"]["ratio"]),
+        left_out=sum(one["left_out"] for one in result["latency_by_branches"].values()),
         latency=latency(result["latency_by_branches"]),
     )
 

@@ -1,0 +1,180 @@
+"""The comparison with the twin: what is asked of whom, what is counted, and the card it ends in."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmark"))
+
+import bundled_model
+import model_card
+from bundled_model import Answer, Run
+from twin_figures import Timed, Verdict, latency, scores, summary
+
+from sglang_multiverse.training.data import Conversation, generate, sequential_text
+
+TRAINING = {
+    "command": ["python", "-m", "sglang_multiverse.training"],
+    "steps": 1000,
+    "tokens": 2000,
+    "learned_tokens": 1500,
+    "minutes": 90,
+    "machine": {"cores": 2, "processor": "a processor", "torch": "2"},
+    "examples": "0",
+}
+
+
+def verdict(right: bool = True, twin: bool = True, **other: Any) -> Verdict:
+    fine = {
+        "family": "chain_sum",
+        "kind": "flat",
+        "right": right,
+        "right_unguarded": right,
+        "twin_right": twin,
+        "branches_as_asked": True,
+        "opened_none": False,
+        "well_formed": True,
+        "well_formed_unguarded": True,
+        "finished": True,
+    }
+    return Verdict(**{**fine, **other})
+
+
+def timed(seconds: float, twin: float, *, branches: int = 3, both_right: bool = True) -> Timed:
+    return Timed(branches, both_right, seconds, twin, 120, 100, 1.5)
+
+
+def test_the_same_problems_decide() -> None:
+    found = scores([verdict(), verdict(twin=False), verdict(twin=False), verdict(right=False)])
+    assert found["exact"] == 0.75 and found["twin_exact"] == 0.5
+    assert (found["only_this_right"], found["only_twin_right"]) == (2, 1)
+
+
+def test_only_right_answers_are_compared_in_time() -> None:
+    found = latency([timed(1, 2), timed(2, 2), timed(2, 3), timed(1, 50, both_right=False)])
+    assert found["ratio"] == {"q1": 1.25, "median": 1.5, "q3": 1.75}
+    assert (found["pairs"], found["left_out"]) == (3, 1)
+    assert latency([timed(1, 50, both_right=False)]) == {"pairs": 0, "left_out": 1}
+
+
+def test_what_needs_no_block_is_judged_apart() -> None:
+    none = {"opened_none": True, "branches_as_asked": True}
+    found = summary(
+        [
+            verdict(branches_as_asked=False),
+            verdict(kind="nested"),
+            verdict(kind="single", **none),
+            verdict(kind="sequential", branches_as_asked=False, well_formed_unguarded=False),
+        ],
+        [timed(1, 2), timed(1, 1, branches=0)],
+    )
+    assert found["multi_part"]["problems"] == 2 and found["all"]["problems"] == 4
+    assert found["multi_part"]["branches_as_asked"] == 0.5
+    assert found["none_opened_on_sequential"] == 0.5
+    assert found["well_formed"] == 1 and found["well_formed_unguarded"] == 0.75
+    assert list(found["latency_by_branches"]) == ["0", "3"]
+    assert found["latency_multi_part"]["ratio"]["median"] == 2
+
+
+def test_problems_of_every_kind_and_none_of_training() -> None:
+    chosen = bundled_model.choose(2)
+    assert len({problem.prompt for problem in chosen}) > 0.95 * len(chosen)
+    assert {problem.split for problem in chosen} == {"held-out"}
+    assert {problem.kind for problem in chosen} == {"flat", "nested", "sequential", "single"}
+    times = bundled_model.to_time(bundled_model.choose(8), 4)
+    counts = [problem.width for problem in times]
+    assert counts == [n for n in (0, 2, 3, 4, 5, 6) for _ in range(4)]
+
+
+class Fake:
+    """Answers as `generate` would; the model itself errs where there are two parts."""
+
+    asked: list[tuple[str, dict[str, Any] | None]]
+
+    def __init__(self, url: str, tokenizer: Any) -> None:
+        self.url, self.tokenizer = url, tokenizer
+
+    def flush(self) -> None:
+        self.asked.append((self.url, None))
+
+    def ask(self, problem: Conversation, multiverse: dict[str, Any] | None = None) -> Answer:
+        text = problem.solution
+        if self.url == "twin":
+            text = sequential_text(text)
+        elif problem.branches == (2,):
+            text = text.replace("Answer: 1) ", "Answer: 1) 9")
+        self.asked.append((self.url, multiverse))
+        return Answer(text, 10, 1.5, 1.0 if self.url == "model" else 2.0, True)
+
+    ask_all = bundled_model.Model.ask_all
+
+
+class Serving:
+    def __init__(self, *, model: Path, **env: str) -> None:
+        self.url = "twin" if model.name == "twin" else "model"
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_whole_run(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Fake.asked = []
+    monkeypatch.setattr(bundled_model, "Model", Fake)
+    monkeypatch.setattr(bundled_model, "Server", Serving)
+    monkeypatch.setattr(bundled_model, "packaged_run", lambda: Run(tiny_path, TRAINING))
+    monkeypatch.setattr(bundled_model, "run_of", lambda folder: Run(folder, TRAINING))
+    out = tmp_path / "result.json"
+    flags = ["--twin", "twin", "--per-family", "2", "--pairs", "2", "--out", str(out)]
+    assert bundled_model.main([*flags, "--clients", "1"]) == 0
+    result = json.loads(out.read_text())
+    problems = bundled_model.choose(2)
+    several = [problem for problem in problems if problem.branches]
+    wrong = sum(problem.branches == (2,) for problem in problems)
+    assert result["all"]["problems"] == len(problems)
+    assert result["multi_part"]["only_twin_right"] == wrong > 0
+    assert result["multi_part"]["exact"] == round(1 - wrong / len(several), 4)
+    assert result["multi_part"]["twin_exact"] == result["multi_part"]["branches_as_asked"] == 1
+    assert result["well_formed"] == result["none_opened_on_sequential"] == 1
+    assert result["latency_multi_part"]["ratio"]["median"] == 2
+    assert result["latency_by_branches"]["2"] == {"pairs": 0, "left_out": 2}
+
+    # With the guard, without it, the twin: never two at once.
+    n = len(problems)
+    assert Fake.asked[: 3 * n] == (
+        [("model", {"guard": True})] * n + [("model", {"guard": False})] * n + [("twin", None)] * n
+    )
+    # Each one after a flush, and whoever was second is first the next time.
+    alone = [url for url, _ in Fake.asked[3 * n :]]
+    assert alone[::2] == alone[1::2]
+    assert alone[:8] == ["twin"] * 2 + ["model"] * 4 + ["twin"] * 2
+
+    text = model_card.card(result)
+    assert "$" not in text and "| flat" not in text
+    assert f"rightly by this model alone and {wrong} by the twin alone" in text
+
+
+def test_a_wrong_structure_is_seen(tiny_tokenizer: Any, tiny_tags: Any) -> None:
+    problem = generate(0, "held-out", "flat", "number_sorting")
+    good = Answer(problem.solution, 1, 1.0, 1.0, True)
+    plain = Answer(sequential_text(problem.solution), 1, 1.0, 1.0, True)
+    broken = Answer(problem.solution.replace("</Conclusion>", ""), 1, 1.0, 1.0, True)
+    cut = Answer(problem.solution, 1, 1.0, 1.0, False)
+
+    def judge(guarded: Answer, free: Answer) -> Verdict:
+        return bundled_model.verdict(problem, guarded, free, plain, tiny_tokenizer, tiny_tags)
+
+    fine = judge(good, good)
+    assert fine.right and fine.twin_right and fine.branches_as_asked and not fine.opened_none
+    assert fine.well_formed and fine.well_formed_unguarded and fine.finished
+    assert not judge(good, broken).well_formed_unguarded
+    assert not judge(cut, good).well_formed and not judge(cut, good).finished
+    none = judge(plain, plain)
+    assert none.opened_none and not none.branches_as_asked and none.right
