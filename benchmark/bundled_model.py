@@ -6,10 +6,10 @@ RUN is the folder that training with the twin's recipe wrote. `--multiverse RUN`
 measures another model than the package's own. Every problem is asked three
 times, greedily: of the model with and without the guard, and of the twin, one
 after the other, so that no two models share the cores. Then both are timed on
-some of the problems, one request at a time and in an order that changes from
-problem to problem; what is timed is the whole HTTP request, and a pair counts
-where both answers are right. Results, per family and per kind of problem, go
-to `results/bundled-model.json`; `model_card.py` renders them.
+other problems, one request at a time and in an order that changes from problem
+to problem; what is timed is the whole HTTP request, and a pair counts where
+both answers are right. Results, per family and per kind of problem, go to
+`results/bundled-model.json`; `model_card.py` renders them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT / "test")]
 
 from machine import describe  # noqa: E402
-from twin_figures import Timed, Verdict, summary  # noqa: E402
+from twin_figures import NONE, Timed, Verdict, summary  # noqa: E402
 
 from server import Server  # noqa: E402
 from sglang_multiverse.bundled import model_path  # noqa: E402
@@ -46,11 +49,15 @@ from sglang_multiverse.training.data import (  # noqa: E402
     families_of,
     generate,
 )
+from sglang_multiverse.training.data.generate import PARTS  # noqa: E402
 from sglang_multiverse.training.merge import merge  # noqa: E402
 
 MAX_TOKENS = 700
 # Seeds of this benchmark; `training.data` counts up from 0.
 FIRST_SEED = 1_000_000
+FIRST_TIMED_SEED = 2_000_000
+# Settings in which the runs of a model and of its twin may differ.
+TWIN = {"attention", "out", "data", "threads", "log_every", "save_every", "resume"}
 NO_CHECKS = {
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY": "0",
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "0",
@@ -83,22 +90,30 @@ class Run:
     training: dict[str, Any]
 
 
-def run_of(folder: Path) -> Run:
-    """The model of a training run, merged beside its adapter at the first time."""
-    model = folder / "merged"
-    if not model.exists():
-        merge(folder / "adapter", model)
-    return Run(model, trained(folder))
-
-
 def packaged_run() -> Run:
     return Run(model_path(), trained(PACKAGE))
 
 
+def run_of(folder: Path, room: Path) -> Run:
+    """The model of a training run, merged into a folder of `room`."""
+    return Run(merge(folder / "adapter", room / folder.name), trained(folder))
+
+
 def trained(folder: Path) -> dict[str, Any]:
-    told = json.loads((folder / "training.json").read_text())
+    told: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    return told
+
+
+def differences(one: Run, other: Run) -> list[str]:
+    """The settings, other than those that make a twin, in which two runs differ."""
+    a, b = one.training["config"], other.training["config"]
+    return sorted(name for name in {*a, *b} - TWIN if a.get(name) != b.get(name))
+
+
+def told(run: Run) -> dict[str, Any]:
+    """What the results say of a training run; its settings are those of its recipe."""
     names = ("command", "steps", "tokens", "learned_tokens", "minutes", "machine", "examples")
-    return {name: told[name] for name in names}
+    return {name: run.training[name] for name in names}
 
 
 class Model:
@@ -156,13 +171,35 @@ def read(answer: Answer, tokenizer: Any, tags: TagTable) -> Reading:
 
 def choose(per_family: int) -> list[Conversation]:
     """Three flat problems to one nested, one sequential and one single one, of every family."""
-    shares: dict[Kind, int] = {"flat": 3, "nested": 1, "sequential": 1, "single": 1}
+    shares: dict[Kind, int] = {"flat": 3, "nested": 1, "sequential": 1, "single": 1, "chat": 3}
     return [
         generate(FIRST_SEED + i, "held-out", kind, family)
         for kind, times in shares.items()
         for family in families_of(kind)
         for i in range(per_family * times)
     ]
+
+
+def to_time(per_family: int) -> list[tuple[str, Conversation]]:
+    """As many of every family: of each number of branches, nested, and without a block."""
+    groups: list[tuple[str, Kind, int | None]] = [
+        (NONE, "sequential", None),
+        *((str(width), "flat", width) for width in PARTS),
+        ("nested", "nested", None),
+    ]
+    return [
+        (group, problem)
+        for group, kind, width in groups
+        for family in families_of(kind)
+        for problem in islice(held_out(kind, family, width), per_family)
+    ]
+
+
+def held_out(kind: Kind, family: str, width: int | None) -> Iterator[Conversation]:
+    for seed in count(FIRST_TIMED_SEED):
+        problem = generate(seed, "held-out", kind, family)
+        if width in (None, problem.width):
+            yield problem
 
 
 def measure(
@@ -198,37 +235,30 @@ def verdict(
     )
 
 
-def to_time(problems: Sequence[Conversation], pairs: int) -> list[Conversation]:
-    """Up to `pairs` flat problems of each number of branches, and as many sequential ones."""
-    found: dict[int, list[Conversation]] = {}
-    for problem in problems:
-        if problem.kind in ("flat", "sequential"):
-            found.setdefault(problem.width, []).append(problem)
-    return [
-        problem
-        for _, some in sorted(found.items())
-        for problem in some[:: max(1, len(some) // pairs)][:pairs]
-    ]
-
-
-def time_pairs(problems: Sequence[Conversation], model: Model, twin: Model) -> list[Timed]:
+def time_pairs(
+    problems: Sequence[tuple[str, Conversation]], model: Model, twin: Model, tags: TagTable
+) -> list[Timed]:
     """Both models alone on the machine, one right after the other, from empty caches."""
     timed = []
     order = [model, twin]
-    for problem in [problems[0], *track(problems, "timing")]:  # the first one warms both up
+    for group, problem in [problems[0], *track(problems, "timing")]:  # one to warm up
         order.reverse()
         answers: dict[Model, Answer] = {}
         for asked in order:
             asked.flush()
             answers[asked] = asked.ask(problem)
-        timed.append(pair(problem, answers[model], answers[twin]))
+        opened = read(answers[model], model.tokenizer, tags).branches
+        timed.append(pair(group, problem, answers[model], answers[twin], opened))
     return timed[1:]
 
 
-def pair(problem: Conversation, answer: Answer, plain: Answer) -> Timed:
+def pair(
+    group: str, problem: Conversation, answer: Answer, plain: Answer, opened: tuple[int, ...]
+) -> Timed:
+    right = check(problem, answer.text) and check(problem, plain.text)
     return Timed(
-        branches=problem.width,
-        both_right=check(problem, answer.text) and check(problem, plain.text),
+        group=group,
+        comparable=right and opened == problem.branches,
         seconds=answer.seconds,
         twin_seconds=plain.seconds,
         tokens=answer.tokens,
@@ -244,7 +274,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--per-family", type=int, default=8, help="problems of each kind and family; flat: 3 times"
     )
-    parser.add_argument("--pairs", type=int, default=8, help="timed, of each number of branches")
+    parser.add_argument(
+        "--pairs", type=int, default=2, help="timed, of each number of branches and family"
+    )
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2, help="of each server")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "bundled-model.json")
@@ -253,26 +285,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     from transformers import AutoTokenizer
 
     machine = describe()
-    multiverse = run_of(args.multiverse) if args.multiverse else packaged_run()
-    twin_run = run_of(args.twin)
-    tokenizer = AutoTokenizer.from_pretrained(multiverse.model)
-    tags = resolve_tags(tokenizer)
-    env = {"OMP_NUM_THREADS": str(args.threads), **NO_CHECKS}
-    problems = choose(args.per_family)
-    with (
-        Server(model=multiverse.model, **env) as first,
-        Server(model=twin_run.model, **env) as second,
-    ):
+    with ExitStack() as stack:
+        room = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        multiverse = run_of(args.multiverse, room) if args.multiverse else packaged_run()
+        twin_run = run_of(args.twin, room)
+        if differ := differences(multiverse, twin_run):
+            parser.error(f"--twin: trained with other settings: {', '.join(differ)}")
+        tokenizer = AutoTokenizer.from_pretrained(multiverse.model)
+        tags = resolve_tags(tokenizer)
+        env = {"OMP_NUM_THREADS": str(args.threads), **NO_CHECKS}
+        first = stack.enter_context(Server(model=multiverse.model, **env))
+        second = stack.enter_context(Server(model=twin_run.model, **env))
         model, twin = Model(first.url, tokenizer), Model(second.url, None)
-        verdicts = measure(problems, model, twin, tags, args.clients)
-        timed = time_pairs(to_time(problems, args.pairs), model, twin)
+        verdicts = measure(choose(args.per_family), model, twin, tags, args.clients)
+        timed = time_pairs(to_time(args.pairs), model, twin, tags)
     result = {
         "command": " ".join(
             ["python benchmark/bundled_model.py", *(sys.argv[1:] if argv is None else argv)]
         ),
         "machine": machine,
         "torch_threads": args.threads,
-        "training": {"multiverse": multiverse.training, "twin": twin_run.training},
+        "training": {"multiverse": told(multiverse), "twin": told(twin_run)},
         **summary(verdicts, timed),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)

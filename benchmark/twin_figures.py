@@ -12,6 +12,9 @@ from figures import quartiles
 T = TypeVar("T")
 PARALLEL = ("flat", "nested")
 """The kinds of problems that ask for a block."""
+CHAT = "chat"
+NONE = "none"
+"""The group of problems that are timed and ask for no block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,13 @@ class Timed:
     """A problem asked of the model and of the twin, one right after the other.
 
     Attributes:
-        branches: of the outer block that the problem asks for; 0 for none.
-        both_right: where one answer is wrong, the two did not do the same work.
+        group: how many branches the problem asks for, `nested` or `none`.
+        comparable: both answers are right, and the model's has the branches asked
+            for; else the two did not do the same work.
     """
 
-    branches: int
-    both_right: bool
+    group: str
+    comparable: bool
     seconds: float
     twin_seconds: float
     tokens: int
@@ -52,24 +56,37 @@ class Timed:
 
 
 def summary(verdicts: Sequence[Verdict], timed: Sequence[Timed]) -> dict[str, Any]:
+    """Chat has no right answer, and counts only where structure is judged."""
     several = [one for one in verdicts if one.kind in PARALLEL]
-    none = [one for one in verdicts if one.kind not in PARALLEL]
+    problems = [one for one in verdicts if one.kind != CHAT]
+    kinds = grouped(verdicts, lambda one: one.kind)
     return {
         "multi_part": scores(several),
-        "all": scores(verdicts),
-        "by_kind": {kind: scores(some) for kind, some in grouped(verdicts, lambda v: v.kind)},
+        "all": scores(problems),
+        "by_kind": {kind: scores(some) for kind, some in kinds.items() if kind != CHAT},
         "multi_part_by_family": {
-            family: scores(some) for family, some in grouped(several, lambda v: v.family)
+            family: scores(some) for family, some in grouped(several, lambda v: v.family).items()
         },
-        "exact_unguarded": share(one.right_unguarded for one in verdicts),
-        "none_opened_on_sequential": share(one.opened_none for one in none),
-        "well_formed": share(one.well_formed for one in verdicts),
-        "well_formed_unguarded": share(one.well_formed_unguarded for one in verdicts),
+        "exact_unguarded": share(one.right_unguarded for one in problems),
+        "none_opened": {
+            kind: {"answers": len(some), "share": share(one.opened_none for one in some)}
+            for kind, some in kinds.items()
+            if kind not in PARALLEL
+        },
+        "well_formed": {"all": formed(verdicts), "multi_part": formed(several)},
         "cut_by_max_tokens": sum(not one.finished for one in verdicts),
         "latency_by_branches": {
-            str(count): latency(some) for count, some in grouped(timed, lambda t: t.branches)
+            group: latency(some) for group, some in grouped(timed, lambda t: t.group).items()
         },
-        "latency_multi_part": latency([one for one in timed if one.branches]),
+        "latency_multi_part": latency([one for one in timed if one.group != NONE]),
+    }
+
+
+def formed(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    return {
+        "answers": len(verdicts),
+        "guarded": share(one.well_formed for one in verdicts),
+        "unguarded": share(one.well_formed_unguarded for one in verdicts),
     }
 
 
@@ -86,8 +103,8 @@ def scores(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def latency(timed: Sequence[Timed]) -> dict[str, Any]:
-    """Over the pairs in which both answers are right; without one there are no times."""
-    like = [one for one in timed if one.both_right]
+    """Over the pairs that can be compared; without one there are no times."""
+    like = [one for one in timed if one.comparable]
     counts = {"pairs": len(like), "left_out": len(timed) - len(like)}
     if not like:
         return counts
@@ -109,8 +126,9 @@ def share(values: Iterable[bool]) -> float | None:
     return round(statistics.mean(listed), 4) if listed else None
 
 
-def grouped(values: Iterable[T], key: Callable[[T], Any]) -> list[tuple[Any, list[T]]]:
-    found: dict[Any, list[T]] = {}
+def grouped(values: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    """In the order in which the keys come."""
+    found: dict[str, list[T]] = {}
     for value in values:
         found.setdefault(key(value), []).append(value)
-    return sorted(found.items())
+    return found

@@ -28,6 +28,8 @@ from sglang.srt.platforms.cpu import CpuSRTPlatform
 from sglang.srt.platforms.device_mixin import CpuArchEnum, PlatformEnum
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
+from sglang_multiverse.cpu import has_native_bf16
+
 if TYPE_CHECKING:
     from sglang.srt.configs.model_config import ModelConfig
 
@@ -44,10 +46,6 @@ THREAD_PINNING = "sglang.srt.distributed.bootstrap._init_cpu_threads_env"
 # backend that ships apart from torch (npu, musa, hpu) appears as an attribute
 # once its package is installed, because torch loads such backends by itself.
 _ACCELERATORS = ("cuda", "xpu", "mps", "npu", "musa", "hpu", "mtia")
-
-# Capabilities under which a bf16 matrix product is not emulated. AVX-512
-# without avx512_bf16 is not among them: it is slower than fp32 there.
-_NATIVE_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
 
 # Of what is free before the model loads, the share that weights and KV may take.
 _MEMORY_FRACTION = 0.8
@@ -100,12 +98,6 @@ def has_accelerator() -> bool:
             return True
     # torch_musa is reached through another package, so the build alone tells.
     return getattr(torch.version, "musa", None) is not None
-
-
-def has_native_bf16() -> bool:
-    """Whether the CPU multiplies bf16 matrices in hardware."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in _NATIVE_BF16)
 
 
 def _another_platform_activates() -> bool:

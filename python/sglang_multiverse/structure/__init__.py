@@ -5,6 +5,7 @@ This room imports neither torch nor sglang.
 
 from .automaton import Automaton, Frame, Interval, Phase
 from .dialect import MULTIVERSE, NPR, THREADWEAVER, Dialect, Role, TagPair, outline_label
+from .escape import WORD_JOINER, break_tags, tag_pattern
 from .guard import Allowed, Limits, allowed, forbidden_ids
 from .layout import Layout, layout
 from .tags import MissingTagsError, TagTable, Tokenizer, add_tags, resolve_tags
@@ -14,6 +15,7 @@ __all__ = [
     "MULTIVERSE",
     "NPR",
     "THREADWEAVER",
+    "WORD_JOINER",
     "Allowed",
     "Automaton",
     "Block",
@@ -33,10 +35,12 @@ __all__ = [
     "Trace",
     "add_tags",
     "allowed",
+    "break_tags",
     "forbidden_ids",
     "layout",
     "outline_label",
     "parse",
     "resolve_tags",
+    "tag_pattern",
     "walk",
 ]

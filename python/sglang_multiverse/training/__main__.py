@@ -20,7 +20,11 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=Path, help="a TOML or YAML file with the settings below")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="a TOML or YAML file with the settings below, or the name of a recipe",
+    )
     types = hints()
     for spec in dataclasses.fields(TrainConfig):
         kind: Any = types[spec.name]

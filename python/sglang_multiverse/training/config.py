@@ -114,28 +114,47 @@ def make_config(*sources: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**settings)
 
 
+RECIPES = Path(__file__).with_name("recipes")
+
+
+def recipes() -> dict[str, Path]:
+    """The configs that come with the package, by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+
+
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The settings in a TOML or YAML file, unchecked.
+    """The settings in a TOML or YAML file, or in the recipe of that name, unchecked.
 
     Raises:
         ConfigError: the file cannot be read as a table of settings.
     """
+    path = recipes().get(str(path), path)
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".toml":
             return tomllib.loads(text)
         if path.suffix in (".yaml", ".yml"):
-            import yaml
-
-            settings = yaml.safe_load(text)
-            if isinstance(settings, dict):
-                return settings
-            raise ConfigError(f"config: {path} holds no table of settings")
+            return _read_yaml(text, path)
     except OSError as error:
         raise ConfigError(f"config: cannot read {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"config: {path} is not TOML: {error}") from error
-    raise ConfigError(f"config: {path} must end in .toml, .yaml or .yml")
+    raise ConfigError(
+        f"config: {path} is neither a file that ends in .toml, .yaml or .yml nor a recipe "
+        f"({', '.join(recipes())})"
+    )
+
+
+def _read_yaml(text: str, path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config: {path} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"config: {path} holds no table of settings")
+    return settings
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sglang_multiverse.structure import MULTIVERSE, TagTable
+from sglang_multiverse.structure import MULTIVERSE, TagTable, parse
 
-from .encode import IGNORE, Example, Message, encode
+from .encode import Example, Message, encode
 from .packing import pack
 
 Messages = Sequence[Message]
@@ -32,7 +32,8 @@ def read_conversations(paths: Sequence[str]) -> Iterator[Messages]:
         raise DataError("data: no file was given")
     for path in paths:
         try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
+            # Not `splitlines`: JSON strings may hold line breaks of Unicode's own as they are.
+            lines = Path(path).read_text(encoding="utf-8").split("\n")
         except OSError as error:
             raise DataError(f"data: cannot read {path}: {error.strerror}") from error
         for number, line in enumerate(lines, 1):
@@ -95,6 +96,11 @@ class Corpus:
         draw.shuffle(rows)
         return [[examples[i] for i in row] for row in rows]
 
+    def structure(self, tags: TagTable) -> tuple[int, int]:
+        """How many examples open a parallel block, and how many are not well formed."""
+        traces = [parse(example.ids, tags) for example in self.parallel]
+        return sum(bool(t.blocks) for t in traces), sum(not t.well_formed for t in traces)
+
     @property
     def too_long(self) -> int:
         """How many examples fit no row, in at least one of their forms."""
@@ -137,10 +143,3 @@ def build_corpus(
     if corpus.too_long == len(listed):
         raise DataError(f"data: none of {len(listed)} examples fits block_size = {block_size}")
     return corpus
-
-
-def tokens_of(rows: Sequence[Sequence[Example]]) -> tuple[int, int]:
-    """How many tokens, and how many of them carry loss."""
-    flat = [example for row in rows for example in row]
-    learned = sum(label != IGNORE for example in flat for label in example.labels)
-    return sum(len(example) for example in flat), learned

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sglang_multiverse.structure import Block, TagTable, outline_label, parse
+from sglang_multiverse.structure import Block, TagTable, break_tags, outline_label, parse
 
 IGNORE = -100
 """The label of a token without loss, as `torch.nn.functional.cross_entropy` expects it."""
@@ -44,12 +44,19 @@ def encode(messages: Sequence[Message], tokenizer: Any, tags: TagTable) -> Examp
     """Render a conversation with the tokenizer's chat template and label it.
 
     Each stretch of the text is tokenised by itself, as at inference, where the
-    prompt ends before the answer begins.
+    prompt ends before the answer begins. As there, tags are structure in the
+    assistant's turns only.
 
     Raises:
         EncodingError: the rendering of a conversation's beginning is not the
             beginning of its rendering, so that turns cannot be told apart.
     """
+    messages = [
+        message
+        if message["role"] == "assistant"
+        else {**message, "content": break_tags(message["content"], tags.dialect)}
+        for message in messages
+    ]
     ids: list[int] = []
     learned: list[bool] = []
     done = ""

@@ -7,10 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from .encode import IGNORE
 from .frozen_head import FrozenVocabulary
 from .packing import Packed
+
+CHUNK = 1024
+"""Tokens whose logits exist at the same time: those of a whole row can exceed a GPU's memory."""
 
 
 class Learner(nn.Module):
@@ -50,4 +54,16 @@ class Learner(nn.Module):
         states, labels = states[:, :-1][learned], labels[learned]
         if self.vocabulary is not None:
             return self.vocabulary.loss(states, labels)
-        return functional.cross_entropy(causal.lm_head(states).float(), labels, reduction="sum")
+        return _head_loss(causal.lm_head, states, labels)
+
+
+def _head_loss(head: nn.Module, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The same sum, a chunk at a time; the logits are computed again for the gradient."""
+
+    def part(some: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(head(some).float(), wanted, reduction="sum")
+
+    # At least one, so that a batch without labels has a gradient, too: none.
+    chunks = zip(states.split(CHUNK), labels.split(CHUNK), strict=True)
+    losses = [checkpoint(part, *chunk, use_reentrant=False) for chunk in chunks]
+    return torch.stack(losses).sum()

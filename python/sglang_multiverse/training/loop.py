@@ -15,6 +15,8 @@ import torch
 from accelerate import Accelerator, DistributedType
 from torch import nn
 
+from sglang_multiverse.cpu import has_native_bf16
+
 from .adapter import NEW_ROWS, adapt
 from .base import Base, load_base
 from .checkpoint import (
@@ -25,7 +27,7 @@ from .checkpoint import (
     save_sharded,
 )
 from .config import ConfigError, TrainConfig
-from .dataset import Corpus, build_corpus, read_conversations, shares_of
+from .dataset import Corpus, DataError, build_corpus, read_conversations, shares_of
 from .encode import Example
 from .frozen_head import frozen_vocabulary
 from .learner import Learner
@@ -34,8 +36,9 @@ from .report import Reporter, plot_loss
 from .result import save_result
 from .schedule import factor, set_rates
 
-# What may differ between a run and its resumption: where and how often it writes, and its limits.
-FREE = ("out", "log_every", "save_every", "threads", "resume", "steps", "minutes")
+# What may differ between a run and its resumption: where the data are (a digest tells whether they
+# are the same), where and how often it writes, and its limits.
+FREE = ("data", "out", "log_every", "save_every", "threads", "resume", "steps", "minutes")
 
 Row = Sequence[Example]
 
@@ -112,6 +115,11 @@ class _Run:
         )
         passes = [self._usable(corpus.rows(number)) for number in range(config.epochs)]
         self.steps = sum(math.ceil(len(rows) / self.rows_per_step) for rows in passes)
+        if not self.steps:
+            raise DataError(
+                f"data: {len(corpus.rows(0))} rows of block_size = {config.block_size} are fewer "
+                f"than the {accelerator.num_processes} processes"
+            )
         if config.steps:
             self.steps = min(self.steps, config.steps)
         self.identity = {
@@ -129,7 +137,8 @@ class _Run:
             try:
                 self._loop(progress, reporter)
             except KeyboardInterrupt:
-                reporter.say("interrupted: the same command goes on from the last checkpoint")
+                again = "the same command" if self.config.resume else "without --no-resume it"
+                reporter.say(f"interrupted: {again} goes on from the last checkpoint")
                 raise
             self._save(progress)
             target = self._finish(progress, reporter)
@@ -146,6 +155,7 @@ class _Run:
                 self._fraction(progress, 0.5), self.config.warmup_ratio, self.config.lr_schedule
             )
             rate = set_rates(self.optimizer, by)
+            number = progress.number
             loss, tokens, learned, norm = self._step(rows)
             progress.step += 1
             progress.number, progress.row = after
@@ -153,13 +163,13 @@ class _Run:
             progress.learned += learned
             progress.seconds = self._agreed(time.monotonic() - started)
             window.add(loss, tokens)
-            if progress.step % self.config.log_every == 0:
+            if progress.step % self.config.log_every == 0 or self._done(progress):
                 metrics = {
                     "step": progress.step,
                     "loss": window.loss,
                     "lr": rate,
                     "gradient_norm": norm,
-                    "share": self.corpus.shares[min(progress.number, self.config.epochs - 1)],
+                    "share": self.corpus.shares[number],
                     "tokens": progress.tokens,
                     "tokens_per_second": window.speed(progress.seconds),
                     "seconds": round(progress.seconds, 2),
@@ -256,6 +266,17 @@ class _Run:
             f"{examples} examples, at most {self.steps} steps of {self.rows_per_step} rows of "
             f"{self.config.block_size} tokens; {trainable:,} of {every:,} parameters train"
         )
+        if self.corpus.parallel:
+            blocks, malformed = self.corpus.structure(self.base.tags)
+            reporter.say(
+                f"{blocks} examples open a parallel block; {malformed} are not well formed"
+            )
+        if (
+            self.config.precision == "bf16"
+            and self.accelerator.device.type == "cpu"
+            and not has_native_bf16()
+        ):
+            reporter.say("precision: this processor emulates bf16; --precision fp32 is far faster")
         if self.corpus.too_long:
             reporter.say(f"{self.corpus.too_long} examples exceed block_size and are left out")
         if progress.step:

@@ -100,6 +100,8 @@ def plot_loss(folder: Path) -> str:
     mpl.use("Agg")
     from matplotlib import pyplot
 
+    if not (folder / METRICS).exists():
+        return "no plot: there are no metrics"
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
     points = [json.loads(line) for line in lines]
     figure, axes = pyplot.subplots(figsize=(7, 4))

@@ -2,15 +2,14 @@
 
 In a chat, only assistant messages are read as structure: they hold what the
 model wrote. In all others (user, system, developer, tool results) and in the
-descriptions of tools, every tag string gets U+2060 WORD JOINER after its `<`,
-which no reader sees and which the tokenizer does not match as a tag.
+descriptions of tools, every tag string is broken (`structure.break_tags`).
 """
 
 from __future__ import annotations
 
-import re
-from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from sglang_multiverse.structure import break_tags, tag_pattern
 
 from .support import support_of
 
@@ -19,22 +18,10 @@ if TYPE_CHECKING:
 
     from sglang_multiverse.structure import Dialect
 
-WORD_JOINER = "\u2060"
-
 # Discriminators: not text, and pydantic would refuse another value.
 _NOT_TEXT = frozenset({"role", "type"})
 # What else of a chat request a template may write into the prompt.
 _RENDERED = ("tools", "tool_choice", "chat_template_kwargs", "_template_tools")
-
-
-@cache
-def _pattern(dialect: Dialect) -> re.Pattern[str]:
-    return re.compile("|".join(re.escape(tag) for tag in dialect.tags))
-
-
-def break_tags(text: str, dialect: Dialect) -> str:
-    """`text` with every tag of the dialect made unreadable as a tag."""
-    return _pattern(dialect).sub(lambda tag: f"{tag[0][0]}{WORD_JOINER}{tag[0][1:]}", text)
 
 
 def _broken(value: Any, dialect: Dialect) -> Any:
@@ -44,7 +31,7 @@ def _broken(value: Any, dialect: Dialect) -> Any:
     megabytes of images.
     """
     if isinstance(value, str):
-        return break_tags(value, dialect) if _pattern(dialect).search(value) else value
+        return break_tags(value, dialect) if tag_pattern(dialect).search(value) else value
     if isinstance(value, list):
         items = [_broken(item, dialect) for item in value]
         return (

@@ -9,6 +9,7 @@ from typing import Any
 
 from sglang_multiverse.structure import TagTable, add_tags, resolve_tags
 
+from ..packaged import BUNDLED, find_gguf
 from . import plots
 from .card import Examples, card
 from .conversation import CHAT, KINDS, MIXED, SPLITS, Split
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--tokenizer",
         type=Path,
-        help="a transformers tokenizer's directory, or a GGUF file, to "
+        help="a transformers tokenizer's directory, a GGUF file, or a bundled base's name, to "
         "count tokens with (default: words, digits and signs)",
     )
     add("--no-plots", dest="plots", action="store_false", help="a card without plots")
@@ -94,8 +95,13 @@ def _tokenizer(path: Path | None) -> tuple[Any, TagTable, str]:
     """A tokenizer with the tags, the tags, and what to call it."""
     if path is None:
         return *pieces(), "words, digits and signs (no model's tokenizer was given)"
+    if str(path) in BUNDLED:
+        path = find_gguf(str(path))
     if not path.exists():
-        raise ValueError(f"argument --tokenizer: {path} is neither a directory nor a GGUF file")
+        raise ValueError(
+            f"argument --tokenizer: {path} is neither a directory nor a GGUF file nor one of "
+            f"{', '.join(BUNDLED)}"
+        )
     from transformers import AutoTokenizer
 
     try:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from sglang_multiverse.structure import MULTIVERSE, Dialect
+from sglang_multiverse.structure import MULTIVERSE, Dialect, tag_pattern
 
 
 def sequential_text(solution: str, dialect: Dialect = MULTIVERSE) -> str:
     """The solution without the dialect's tags and without the lines that they leave empty.
 
     The baseline of every comparison is trained on it, so that it differs from
-    the Multiverse model in the tags and the attention alone.
+    the Multiverse model in the tags and the attention alone. Lines without tags
+    are kept as they are, empty ones too.
     """
-    for tag in dialect.tags:
-        solution = solution.replace(tag, "")
-    lines = (line.rstrip() for line in solution.splitlines())
-    return "\n".join(line for line in lines if line)
+    tags = tag_pattern(dialect)
+    pairs = [(line, tags.sub("", line).rstrip()) for line in solution.split("\n")]
+    return "\n".join(bare for line, bare in pairs if bare or not line.strip())
