@@ -272,12 +272,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--twin", type=Path, required=True, help="the folder of a training run")
     parser.add_argument("--multiverse", type=Path, help="another (default: the package's model)")
     parser.add_argument(
-        "--per-family", type=int, default=8, help="problems of each kind and family; flat: 3 times"
+        "--per-family", type=int, default=6, help="problems of each kind and family; flat: 3 times"
     )
     parser.add_argument(
         "--pairs", type=int, default=2, help="timed, of each number of branches and family"
     )
-    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2, help="of each server")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "bundled-model.json")
     args = parser.parse_args(argv)

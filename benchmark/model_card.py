@@ -19,7 +19,7 @@ RESULTS = HERE / "results" / "bundled-model.json"
 TEMPLATE = HERE / "model_card.md"
 CARD = HERE.parent / "python" / "sglang_multiverse" / "bundled" / "MODEL_CARD.md"
 HEADLINE = 0.8
-"""A family is headlined where so many of its problems are answered wholly right."""
+"""So many problems of every family are to be answered wholly right; none was picked afterwards."""
 
 KINDS = {
     "flat": "several tasks",
@@ -81,29 +81,29 @@ def run(name: str, told: Mapping[str, Any]) -> list[str]:
         f"{told['steps']:,}",
         f"{told['tokens']:,}",
         f"{told['minutes'] / 60:.1f}",
+        f"{told['machine']['cores']} cores of {told['machine']['processor']}",
         f"`{' '.join(told['command'])}`",
     ]
 
 
 def card(result: Mapping[str, Any]) -> str:
     families = result["multi_part_by_family"]
-    headlined = [name for name, one in families.items() if one["exact"] >= HEADLINE]
+    below = [name for name, one in families.items() if one["exact"] < HEADLINE]
     training, parts, every = result["training"], result["multi_part"], result["all"]
-    where = training["multiverse"]["machine"]
-    machine = result["machine"]
+    machine, none = result["machine"], result["none_opened"]
+    formed = result["well_formed"]
     return Template(TEMPLATE.read_text()).substitute(
         runs=table(
-            ["model", "steps", "tokens", "hours", "command"],
+            ["model", "steps", "tokens", "hours", "on", "command"],
             [run("this model", training["multiverse"]), run("twin", training["twin"])],
         ),
-        trained_on=f"{where['cores']} cores of {where['processor']}, torch {where['torch']}",
         command=result["command"],
         date=machine["date"],
         machine=f"{machine['cores']} {machine['architecture']} cores",
         problems=every["problems"],
         families=scores({}, families, "several tasks, by family"),
         headline=f"{HEADLINE:.0%}",
-        headlined=", ".join(headlined) or "none",
+        below=", ".join(below) or "none",
         kinds=scores(KINDS, result["by_kind"], "by kind"),
         several=parts["problems"],
         only_this=parts["only_this_right"],
@@ -113,9 +113,14 @@ def card(result: Mapping[str, Any]) -> str:
         every=percent(every["exact"]),
         twin_every=percent(every["twin_exact"]),
         branches=percent(parts["branches_as_asked"]),
-        none_opened=percent(result["none_opened_on_sequential"]),
-        unguarded=percent(result["well_formed_unguarded"]),
-        guarded=percent(result["well_formed"]),
+        on_sequential=percent(none["sequential"]["share"]),
+        on_single=percent(none["single"]["share"]),
+        on_chat=percent(none["chat"]["share"]),
+        chats=none["chat"]["answers"],
+        unguarded=percent(formed["multi_part"]["unguarded"]),
+        guarded=percent(formed["multi_part"]["guarded"]),
+        all_unguarded=percent(formed["all"]["unguarded"]),
+        all_guarded=percent(formed["all"]["guarded"]),
         ratio=spread(result["latency_multi_part"]["ratio"]),
         left_out=sum(one["left_out"] for one in result["latency_by_branches"].values()),
         latency=latency(result["latency_by_branches"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import model_card
 from bundled_model import Answer, Run
 from twin_figures import Timed, Verdict, latency, scores, summary
 
-from sglang_multiverse.training.data import Conversation, generate, sequential_text
+from sglang_multiverse.training.data import KINDS, Conversation, generate, sequential_text
 
 TRAINING = {
     "command": ["python", "-m", "sglang_multiverse.training"],
@@ -26,6 +27,7 @@ TRAINING = {
     "minutes": 90,
     "machine": {"cores": 2, "processor": "a processor", "torch": "2"},
     "examples": "0",
+    "config": {"lr": 1e-3, "attention": "multiverse", "out": "a"},
 }
 
 
@@ -45,8 +47,8 @@ def verdict(right: bool = True, twin: bool = True, **other: Any) -> Verdict:
     return Verdict(**{**fine, **other})
 
 
-def timed(seconds: float, twin: float, *, branches: int = 3, both_right: bool = True) -> Timed:
-    return Timed(branches, both_right, seconds, twin, 120, 100, 1.5)
+def timed(seconds: float, twin: float, *, group: str = "3", comparable: bool = True) -> Timed:
+    return Timed(group, comparable, seconds, twin, 120, 100, 1.5)
 
 
 def test_the_same_problems_decide() -> None:
@@ -56,39 +58,68 @@ def test_the_same_problems_decide() -> None:
 
 
 def test_only_right_answers_are_compared_in_time() -> None:
-    found = latency([timed(1, 2), timed(2, 2), timed(2, 3), timed(1, 50, both_right=False)])
+    found = latency([timed(1, 2), timed(2, 2), timed(2, 3), timed(1, 50, comparable=False)])
     assert found["ratio"] == {"q1": 1.25, "median": 1.5, "q3": 1.75}
     assert (found["pairs"], found["left_out"]) == (3, 1)
-    assert latency([timed(1, 50, both_right=False)]) == {"pairs": 0, "left_out": 1}
+    assert latency([timed(1, 50, comparable=False)]) == {"pairs": 0, "left_out": 1}
 
 
-def test_what_needs_no_block_is_judged_apart() -> None:
-    none = {"opened_none": True, "branches_as_asked": True}
+def test_every_kind_is_judged_by_itself() -> None:
+    none = {"opened_none": True}
     found = summary(
         [
             verdict(branches_as_asked=False),
-            verdict(kind="nested"),
-            verdict(kind="single", **none),
-            verdict(kind="sequential", branches_as_asked=False, well_formed_unguarded=False),
+            verdict(kind="nested", well_formed_unguarded=False),
+            verdict(kind="single", right=False, **none),
+            verdict(kind="sequential", branches_as_asked=False),
+            verdict(kind="sequential", **none),
+            verdict(kind="chat", family="chat", **none),
         ],
-        [timed(1, 2), timed(1, 1, branches=0)],
+        [timed(1, 1, group="none"), timed(1, 2)],
     )
-    assert found["multi_part"]["problems"] == 2 and found["all"]["problems"] == 4
+    assert found["multi_part"]["problems"] == 2 and found["all"]["problems"] == 5
+    assert found["all"]["exact"] == 0.8
     assert found["multi_part"]["branches_as_asked"] == 0.5
-    assert found["none_opened_on_sequential"] == 0.5
-    assert found["well_formed"] == 1 and found["well_formed_unguarded"] == 0.75
-    assert list(found["latency_by_branches"]) == ["0", "3"]
+    assert list(found["by_kind"]) == ["flat", "nested", "single", "sequential"]
+    assert {kind: one["share"] for kind, one in found["none_opened"].items()} == {
+        "single": 1,
+        "sequential": 0.5,
+        "chat": 1,
+    }
+    assert found["well_formed"]["all"] == {"answers": 6, "guarded": 1, "unguarded": 0.8333}
+    assert found["well_formed"]["multi_part"] == {"answers": 2, "guarded": 1, "unguarded": 0.5}
+    assert list(found["latency_by_branches"]) == ["none", "3"]
     assert found["latency_multi_part"]["ratio"]["median"] == 2
 
 
 def test_problems_of_every_kind_and_none_of_training() -> None:
     chosen = bundled_model.choose(2)
-    assert len({problem.prompt for problem in chosen}) > 0.95 * len(chosen)
+    asked = [problem.prompt for problem in chosen if problem.kind != "chat"]
+    assert len(set(asked)) > 0.95 * len(asked)
     assert {problem.split for problem in chosen} == {"held-out"}
-    assert {problem.kind for problem in chosen} == {"flat", "nested", "sequential", "single"}
-    times = bundled_model.to_time(bundled_model.choose(8), 4)
-    counts = [problem.width for problem in times]
-    assert counts == [n for n in (0, 2, 3, 4, 5, 6) for _ in range(4)]
+    assert {problem.kind for problem in chosen} == set(KINDS)
+
+
+def test_times_are_even_over_families() -> None:
+    groups: dict[str, list[Conversation]] = {}
+    for group, problem in bundled_model.to_time(2):
+        groups.setdefault(group, []).append(problem)
+    assert list(groups) == ["none", "2", "3", "4", "5", "6", "nested"]
+    for group, problems in groups.items():
+        counts = Counter(problem.family for problem in problems)
+        assert set(counts.values()) == {2} and len(counts) == (6 if group == "none" else 7)
+        if group.isdecimal():
+            assert {problem.branches for problem in problems} == {(int(group),)}
+
+
+def test_a_twin_has_the_same_settings() -> None:
+    run = Run(Path("a"), TRAINING)
+    config = {**TRAINING["config"], "attention": "causal", "out": "b"}
+    assert not bundled_model.differences(run, Run(Path("b"), {"config": config}))
+    assert bundled_model.differences(run, Run(Path("b"), {"config": {**config, "lr": 1}})) == ["lr"]
+    assert bundled_model.differences(run, Run(Path("b"), {"config": {**config, "new": 1}})) == [
+        "new"
+    ]
 
 
 class Fake:
@@ -108,6 +139,8 @@ class Fake:
             text = sequential_text(text)
         elif problem.branches == (2,):
             text = text.replace("Answer: 1) ", "Answer: 1) 9")
+        elif problem.branches == (3,):
+            text = text.replace("</Goal>", "")
         self.asked.append((self.url, multiverse))
         return Answer(text, 10, 1.5, 1.0 if self.url == "model" else 2.0, True)
 
@@ -130,7 +163,7 @@ def test_a_whole_run(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(bundled_model, "Model", Fake)
     monkeypatch.setattr(bundled_model, "Server", Serving)
     monkeypatch.setattr(bundled_model, "packaged_run", lambda: Run(tiny_path, TRAINING))
-    monkeypatch.setattr(bundled_model, "run_of", lambda folder: Run(folder, TRAINING))
+    monkeypatch.setattr(bundled_model, "run_of", lambda folder, room: Run(folder, TRAINING))
     out = tmp_path / "result.json"
     flags = ["--twin", "twin", "--per-family", "2", "--pairs", "2", "--out", str(out)]
     assert bundled_model.main([*flags, "--clients", "1"]) == 0
@@ -138,13 +171,19 @@ def test_a_whole_run(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     problems = bundled_model.choose(2)
     several = [problem for problem in problems if problem.branches]
     wrong = sum(problem.branches == (2,) for problem in problems)
-    assert result["all"]["problems"] == len(problems)
+    broken = sum(problem.branches == (3,) for problem in problems)
+    assert result["all"]["problems"] == sum(problem.kind != "chat" for problem in problems)
     assert result["multi_part"]["only_twin_right"] == wrong > 0
     assert result["multi_part"]["exact"] == round(1 - wrong / len(several), 4)
-    assert result["multi_part"]["twin_exact"] == result["multi_part"]["branches_as_asked"] == 1
-    assert result["well_formed"] == result["none_opened_on_sequential"] == 1
+    assert result["multi_part"]["twin_exact"] == 1
+    assert result["multi_part"]["branches_as_asked"] == round(1 - broken / len(several), 4) < 1
+    assert result["well_formed"]["multi_part"]["guarded"] == round(1 - broken / len(several), 4)
+    assert {one["share"] for one in result["none_opened"].values()} == {1}
     assert result["latency_multi_part"]["ratio"]["median"] == 2
-    assert result["latency_by_branches"]["2"] == {"pairs": 0, "left_out": 2}
+    # Wrong answers, and right ones without the branches: neither is compared.
+    assert result["latency_by_branches"]["2"] == {"pairs": 0, "left_out": 14}
+    assert result["latency_by_branches"]["3"] == {"pairs": 0, "left_out": 14}
+    assert result["latency_by_branches"]["4"]["pairs"] == 14
 
     # With the guard, without it, the twin: never two at once.
     n = len(problems)
@@ -178,3 +217,8 @@ def test_a_wrong_structure_is_seen(tiny_tokenizer: Any, tiny_tags: Any) -> None:
     assert not judge(cut, good).well_formed and not judge(cut, good).finished
     none = judge(plain, plain)
     assert none.opened_none and not none.branches_as_asked and none.right
+
+
+def test_the_committed_card_is_what_the_results_render_to() -> None:
+    result = json.loads(model_card.RESULTS.read_text())
+    assert model_card.CARD.read_text() == model_card.card(result)

@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sglang.srt.entrypoints.openai.protocol import ChatCompletionRequest
 
-from sglang_multiverse.engine.http.prompts import (
-    WORD_JOINER,
-    break_chat,
-    break_tags,
-    process_messages,
-)
+from sglang_multiverse.engine.http.prompts import break_chat, process_messages
 from sglang_multiverse.engine.http.support import Support
 from sglang_multiverse.engine.options import MultiverseArgs
-from sglang_multiverse.structure import MULTIVERSE, add_tags, resolve_tags
+from sglang_multiverse.structure import (
+    MULTIVERSE,
+    WORD_JOINER,
+    add_tags,
+    break_tags,
+    resolve_tags,
+)
 
 TAGS = MULTIVERSE.tags
 

@@ -52,6 +52,24 @@ def test_yaml_is_read_too(tmp_path: Path) -> None:
     assert read_config(["--config", str(file)]) == TrainConfig(lr=0.25, method="full")
 
 
+@pytest.mark.parametrize("text", ["lr: [1", "- lr"])
+def test_yaml_that_is_no_table_of_settings(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"config: .*c\.yaml (is not YAML|holds no table)"):
+        read_config(["--config", str(file)])
+
+
+def test_a_recipe_is_found_by_its_name() -> None:
+    by_name, by_path = (
+        read_config(["--config", config])
+        for config in ("smollm2-135m-cpu", str(RECIPES / "smollm2-135m-cpu.toml"))
+    )
+    assert by_name == by_path != TrainConfig()
+    with pytest.raises(ConfigError, match=r"config: smollm3 is neither .*smollm2-135m-cpu-twin"):
+        read_config(["--config", "smollm3"])
+
+
 @pytest.mark.parametrize("text", ["lr = = 1", "[optimizer]\nlr = 1"])
 def test_a_file_that_is_no_table_of_settings(text: str, tmp_path: Path) -> None:
     file = tmp_path / "c.toml"

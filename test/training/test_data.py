@@ -155,6 +155,11 @@ def test_the_twin_has_no_tags_and_keeps_the_words(kind):
         assert twin.split() == words.split()
 
 
+def test_a_line_without_tags_stays_as_it_is():
+    text = "Think.\n\n    code  \n<Parallel>\n<Goal> </Goal> \nSo<Path>:  \n\nEnd.\n"
+    assert sequential_text(text) == "Think.\n\n    code\nSo:\n\nEnd.\n"
+
+
 def test_chat_is_varied_unambiguous_and_split():
     everything = list(_exchanges())
     asked = [question for exchange in everything for question in exchange.asked]
@@ -236,6 +241,15 @@ def test_the_command_names_what_is_wrong(arguments, said, tmp_path, capsys):
         main(["--out", str(tmp_path / "set"), *arguments.split()])
     assert said.replace("'", "") in capsys.readouterr().err.replace("'", "")
     assert not (tmp_path / "set").exists()
+
+
+def test_tokens_are_counted_with_a_bundled_base(tmp_path, monkeypatch, tiny_path):
+    from sglang_multiverse.training.data import __main__ as command
+
+    monkeypatch.setattr(command, "BUNDLED", {"base": None})
+    monkeypatch.setattr(command, "find_gguf", lambda name: tiny_path)
+    main(f"--out {tmp_path} --examples 2 --split train --no-plots --tokenizer base".split())
+    assert f"the tokenizer {tiny_path.name}" in (tmp_path / "README.md").read_text()
 
 
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path, capsys):

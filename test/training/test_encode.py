@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from models import problems
-from sglang_multiverse.structure import TagTable, parse
+from sglang_multiverse.structure import MULTIVERSE, TagTable, break_tags, parse
 from sglang_multiverse.training.collator import Collator
 from sglang_multiverse.training.encode import (
     IGNORE,
@@ -54,11 +54,14 @@ def test_every_assistant_turn_is_learned_and_no_user_turn(
     example = encode(messages, tiny_tokenizer, tiny_tags)
     learned = tiny_tokenizer.decode([label for label in example.labels if label != IGNORE])
     assert learned == "Answer: Tom 2<|im_end|>Answer: Mia 3<|im_end|>"
+    # As the server renders it: what a user writes is never structure.
+    messages[0]["content"] = break_tags(messages[0]["content"], MULTIVERSE)
     prompt = tiny_tokenizer.apply_chat_template(
         messages[:3], tokenize=False, add_generation_prompt=True
     )
     prompt_ids = tiny_tokenizer.encode(prompt, add_special_tokens=False)
     assert example.ids[: len(prompt_ids)] == prompt_ids
+    assert not tiny_tags.has_tags(example.ids)
 
 
 def test_forced_tokens_end_where_the_text_departs_from_the_header(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sglang_multiverse.training import learner as learner_module
 from sglang_multiverse.training.adapter import adapt
 from sglang_multiverse.training.config import TrainConfig
 from sglang_multiverse.training.encode import IGNORE
@@ -65,6 +68,43 @@ def test_loss_and_gradients_are_those_of_the_model_s_own_ends(tied: bool, rows: 
     assert bool(rows) == any("tokens_delta" in name for name in expected)
     for name, gradient in expected.items():
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_in_bf16_the_gradients_keep_their_direction() -> None:
+    """As the recipes train: products in bf16, everything else in float32."""
+    model, data = adapted(tied=True, rows=[57, 58, 59]), batch()
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model.zero_grad()
+        learner = Learner(model, vocabulary=frozen_vocabulary(model, dtype))
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = learner(data)
+        loss.backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+        found.append((loss.detach(), gradients))
+    (loss, expected), (own, gradients) = found
+    torch.testing.assert_close(own, loss, rtol=1e-2, atol=0)
+    for name, gradient in expected.items():
+        assert gradients[name].dtype == torch.float32
+        likeness = torch.cosine_similarity(gradients[name].flatten(), gradient.flatten(), dim=0)
+        assert likeness > 0.99, name
+
+
+def test_logits_in_chunks_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = adapted(tied=False, rows=[3, 40]), batch()
+    found = []
+    for size in (10_000, 50):
+        monkeypatch.setattr(learner_module, "CHUNK", size)
+        model.zero_grad()
+        loss = Learner(model)(data)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.requires_grad)])
+    for whole, chunked in zip(*found, strict=True):
+        torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-5)
+    nothing = dataclasses.replace(data, labels=torch.full_like(data.labels, IGNORE))
+    loss = Learner(model)(nothing)
+    loss.backward()
+    assert loss == 0
 
 
 def test_rows_that_moved_are_seen() -> None:

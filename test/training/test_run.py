@@ -173,6 +173,67 @@ def test_a_merged_adapter_gives_the_adapted_model_s_logits(
         assert [tuple(t.shape) for t in rows] == [(12, model.config.hidden_size)]
 
 
+def test_a_twin_is_merged_without_the_tags(config: TrainConfig, tmp_path: Path) -> None:
+    folder = loop.train(dataclasses.replace(config, attention="causal", lr_new_rows=0.0, steps=1))
+    again = load_base(str(merge(folder, tmp_path / "saved")), with_tags=False)
+    assert again.model.get_input_embeddings().weight.shape[0] == len(again.tokenizer)
+    assert "<Path>" not in again.tokenizer.get_vocab()
+
+
+def test_a_step_does_not_depend_on_how_its_rows_are_batched(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(config, lora_dropout=0.0, block_size=700, steps=1)
+    found = [
+        weights(
+            loop.train(
+                dataclasses.replace(
+                    config,
+                    out=str(tmp_path / f"{rows}"),
+                    batch_rows=rows,
+                    gradient_accumulation=4 // rows,
+                )
+            )
+        )
+        for rows in (1, 2, 4)
+    ]
+    for other in found[1:]:
+        for name, tensor in found[0].items():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_run_shorter_than_a_line_of_metrics(
+    config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = loop.train(dataclasses.replace(config, steps=1, log_every=5)).parent
+    (line,) = (folder / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 1
+    assert (folder / "loss.png").exists()
+    assert "examples open a parallel block; 0 are not well formed" in capsys.readouterr().err
+
+
+def test_data_that_moved_is_the_same_data(config: TrainConfig, tmp_path: Path) -> None:
+    loop.train(dataclasses.replace(config, steps=1))
+    moved = tmp_path / "moved.jsonl"
+    moved.write_bytes(Path(config.data[0]).read_bytes())
+    loop.train(dataclasses.replace(config, steps=2, data=(str(moved),)))
+    moved.write_text("\n".join(moved.read_text().splitlines()[1:]))
+    with pytest.raises(CheckpointError, match="another examples"):
+        loop.train(dataclasses.replace(config, steps=3, data=(str(moved),)))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_that_is_emulated_is_said(
+    native: bool,
+    config: TrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(loop, "has_native_bf16", lambda: native)
+    loop.train(dataclasses.replace(config, steps=1, block_size=300, precision="bf16"))
+    assert ("this processor emulates bf16" in capsys.readouterr().err) is not native
+
+
 def test_what_cannot_be_merged_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +295,15 @@ def test_a_broken_line_is_named(line: str, message: str, tmp_path: Path) -> None
     path.write_text(line)
     with pytest.raises(DataError, match=message):
         list(read_conversations([str(path)]))
+
+
+def test_a_line_ends_where_json_lines_end(tmp_path: Path) -> None:
+    content = "one\u2028two\u2029three\x85four"
+    path = tmp_path / "d.jsonl"
+    line = json.dumps({"messages": [{"role": "assistant", "content": content}]}, ensure_ascii=False)
+    path.write_text(f"{line}\r\n\n{line}\n", encoding="utf-8", newline="")
+    found = list(read_conversations([str(path)]))
+    assert found == [[{"role": "assistant", "content": content}]] * 2
 
 
 def test_the_twin_reads_plain_text_under_plain_attention(
