@@ -56,8 +56,9 @@ MAX_TOKENS = 700
 # Seeds of this benchmark; `training.data` counts up from 0.
 FIRST_SEED = 1_000_000
 FIRST_TIMED_SEED = 2_000_000
-# Settings in which the runs of a model and of its twin may differ.
-TWIN = {"attention", "out", "data", "threads", "log_every", "save_every", "resume"}
+# Settings in which the runs of a model and of its twin may differ. Precision is one: bf16 where
+# the machine has it in hardware, fp32 elsewhere; the card says which.
+TWIN = {"attention", "precision", "out", "data", "threads", "log_every", "save_every", "resume"}
 NO_CHECKS = {
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY": "0",
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "0",
@@ -113,7 +114,8 @@ def differences(one: Run, other: Run) -> list[str]:
 def told(run: Run) -> dict[str, Any]:
     """What the results say of a training run; its settings are those of its recipe."""
     names = ("command", "steps", "tokens", "learned_tokens", "minutes", "machine", "examples")
-    return {name: run.training[name] for name in names}
+    precision = run.training["config"]["precision"]
+    return {**{name: run.training[name] for name in names}, "precision": precision}
 
 
 class Model:

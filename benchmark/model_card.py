@@ -81,7 +81,7 @@ def run(name: str, told: Mapping[str, Any]) -> list[str]:
         f"{told['steps']:,}",
         f"{told['tokens']:,}",
         f"{told['minutes'] / 60:.1f}",
-        f"{told['machine']['cores']} cores of {told['machine']['processor']}",
+        f"{told['machine']['cores']} cores of {told['machine']['processor']}, {told['precision']}",
         f"`{' '.join(told['command'])}`",
     ]
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import oracle
 from models import problems
 from sglang_multiverse.structure import Layout, TagTable, layout, parse
-from sglang_multiverse.training.attention import block_mask, dense_mask, mask_mod
+from sglang_multiverse.training.attention import (
+    SEGMENTS,
+    block_mask,
+    dense_mask,
+    mask_mod,
+    segment_attention,
+    spans,
+)
 from sglang_multiverse.training.encode import IGNORE, Example, encode
 from sglang_multiverse.training.learner import Learner
 from sglang_multiverse.training.packing import PackedCollator, pack
@@ -44,13 +54,24 @@ def in_two_rows(examples: list[Example]) -> list[list[Example]]:
     return [examples[:1], examples[1:]]
 
 
+@pytest.fixture(params=["sdpa", SEGMENTS])
+def packed_model(tiny_model: Any, request: pytest.FixtureRequest) -> Any:
+    model = copy.deepcopy(tiny_model)
+    model.set_attn_implementation(request.param)
+    return model
+
+
 @torch.no_grad()
 def test_packed_logits_and_loss_are_the_oracle_s_on_each_example_alone(
-    tiny_model: Any, tiny_tags: TagTable, examples: list[Example], collate: PackedCollator
+    tiny_model: Any,
+    packed_model: Any,
+    tiny_tags: TagTable,
+    examples: list[Example],
+    collate: PackedCollator,
 ) -> None:
     rows = in_two_rows(examples)
     batch = collate(rows)
-    logits = tiny_model(**batch.inputs(flex=False)).logits
+    logits = packed_model(**batch.inputs(flex=False)).logits
     expected_loss = 0.0
     for b, row in enumerate(rows):
         lo = 0
@@ -69,14 +90,14 @@ def test_packed_logits_and_loss_are_the_oracle_s_on_each_example_alone(
             learned = torch.tensor(example.labels[1:]) != IGNORE
             expected_loss -= float(scores.logprobs[learned].sum())
             lo = hi
-    loss = Learner(tiny_model)(batch)
+    loss = Learner(packed_model)(batch)
     # A sum over hundreds of tokens; per token it is 1e-4.
     assert batch.learned == sum(label != IGNORE for e in examples for label in e.labels)
     assert float(loss) / batch.learned == pytest.approx(expected_loss / batch.learned, abs=1e-4)
 
 
 def test_a_branch_and_an_example_learn_nothing_from_their_neighbours(
-    tiny_model: Any, tiny_tags: TagTable, examples: list[Example], collate: PackedCollator
+    packed_model: Any, tiny_tags: TagTable, examples: list[Example], collate: PackedCollator
 ) -> None:
     first, second = examples[0], next(e for e in examples if parse(e.ids, tiny_tags).blocks)
     batch = collate([[first, second]])
@@ -86,9 +107,9 @@ def test_a_branch_and_an_example_learn_nothing_from_their_neighbours(
         slice(start + branch.span.lo, start + branch.span.hi) for branch in block.branches[:2]
     )
     inputs = batch.inputs(flex=False)
-    embedded = tiny_model.get_input_embeddings()(inputs.pop("input_ids")).detach()
+    embedded = packed_model.get_input_embeddings()(inputs.pop("input_ids")).detach()
     embedded.requires_grad_()
-    logits = tiny_model(inputs_embeds=embedded, **inputs).logits[0]
+    logits = packed_model(inputs_embeds=embedded, **inputs).logits[0]
 
     def gradient(part: slice) -> torch.Tensor:
         """Of the loss on the labels in `part`, per token: float32 `[n]`."""
@@ -106,6 +127,23 @@ def test_a_branch_and_an_example_learn_nothing_from_their_neighbours(
     assert (gradient(slice(start + 1, start + len(second)))[:start] == 0).all()
     after = gradient(slice(start + block.branches[-1].span.hi, start + len(second)))
     assert (after[one] > 0).all()
+
+
+def test_attention_by_segments_has_the_gradients_of_attention_over_the_row(
+    examples: list[Example], collate: PackedCollator
+) -> None:
+    """Also where several heads share a key, and in rows of different segments and padding."""
+    batch = collate(in_two_rows(examples))
+    mask, found = dense_mask(batch.segments, batch.hidden), []
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, mask.shape[-1], 8).requires_grad_() for heads in (4, 2, 2))
+    layer = SimpleNamespace(num_key_value_groups=2)
+    weights = torch.randn(2, mask.shape[-1], 4, 8)
+    for attend in (sdpa_attention_forward, segment_attention):
+        out, _ = attend(layer, q, k, v, mask, segment_spans=spans(batch.segments), scaling=0.3)
+        found.append([out, *torch.autograd.grad((out * weights).sum(), (q, k, v))])
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_no_label_is_predicted_from_a_token_that_its_own_does_not_see(

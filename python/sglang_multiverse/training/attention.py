@@ -1,6 +1,6 @@
 """Who sees whom in a packed row, for both ways of computing attention.
 
-`dense_mask` serves `sdpa` (CPU; memory O(n²)). `block_mask` serves
+`dense_mask` serves `segment_attention` (CPU; memory O(n²)). `block_mask` serves
 `flex_attention`, which skips hidden tiles and stores no dense mask; both take
 the compact form (segments and hidden intervals). The rule of `block_mask` is
 tested on a CPU against the dense mask; training with it on a GPU was not run.
@@ -9,9 +9,13 @@ tested on a CPU against the dense mask; training with it on a GPU was not run.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv
 
 MaskMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -32,6 +36,55 @@ def dense_mask(segments: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     for lo, hi in _levels(hidden):
         visible &= ~((lo[:, :, None] <= columns) & (columns < hi[:, :, None]))
     return visible[:, None]
+
+
+def spans(segments: torch.Tensor) -> list[list[tuple[int, int]]]:
+    """Where each segment of each row of int64 `[b, n]` begins and ends; the padding is one."""
+    runs = (torch.unique_consecutive(row, return_counts=True)[1].tolist() for row in segments)
+    return [list(pairwise((0, *accumulate(lengths)))) for lengths in runs]
+
+
+def segment_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    *,
+    segment_spans: list[list[tuple[int, int]]],
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """`sdpa` of each segment by itself, with the signature of a `transformers` attention.
+
+    Over a whole row it would also compute what segments do not see of each
+    other: most of the work where a row holds several.
+
+    Args:
+        query: float `[b, heads, n, d]`; key and value may have fewer heads.
+        attention_mask: bool `[b, 1, n, n]`; only its blocks at the spans are read.
+        segment_spans: of each row.
+
+    Returns:
+        float `[b, n, heads, d]`, and no weights.
+    """
+    key, value = (repeat_kv(one, module.num_key_value_groups) for one in (key, value))
+
+    def attend(b: int, lo: int, hi: int) -> torch.Tensor:
+        q, k, v = (one[b, None, :, lo:hi] for one in (query, key, value))
+        mask = attention_mask[b, None, :, lo:hi, lo:hi]
+        return scaled_dot_product_attention(q, k, v, mask, dropout, scale=scaling)
+
+    rows = [
+        torch.cat([attend(b, lo, hi) for lo, hi in row], 2) for b, row in enumerate(segment_spans)
+    ]
+    return torch.cat(rows).transpose(1, 2).contiguous(), None
+
+
+SEGMENTS = "multiverse_segments"
+"""`segment_attention`'s name as an attention implementation of `transformers`."""
+AttentionInterface.register(SEGMENTS, segment_attention)
 
 
 def mask_mod(segments: torch.Tensor, hidden: torch.Tensor) -> MaskMod:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-CHUNK = 128
+CHUNK = 256
 """Tokens whose logits exist at the same time: their softmax stays in the processor's cache."""
 
 
@@ -98,11 +98,10 @@ class _HeadLoss(torch.autograd.Function):
         for lo in range(0, len(states), CHUNK):
             part = states[lo : lo + CHUNK].to(head.dtype)
             wanted = labels[lo : lo + CHUNK, None]
-            logits = (part @ head.T).float()
-            normal = logits.logsumexp(1, keepdim=True)
-            total += (normal - logits.gather(1, wanted)).sum()
+            logprobs = (part @ head.T).float().log_softmax(1)
+            total -= logprobs.gather(1, wanted).sum()
             # From here on the gradient with respect to the logits: softmax minus one-hot.
-            slope = logits.sub_(normal).exp_()
+            slope = logprobs.exp_()
             slope.scatter_add_(1, wanted, slope.new_full(wanted.shape, -1.0))
             to_rows += slope[:, ids].T @ part.float()
             to_states[lo : lo + CHUNK] = slope.to(head.dtype) @ head

@@ -18,6 +18,7 @@ from torch import nn
 from sglang_multiverse.cpu import has_native_bf16
 
 from .adapter import NEW_ROWS, adapt
+from .attention import SEGMENTS
 from .base import Base, load_base
 from .checkpoint import (
     Progress,
@@ -62,7 +63,7 @@ def train(config: TrainConfig) -> Path:
     causal = config.attention == "causal"
     flex = accelerator.device.type == "cuda"
     base = load_base(
-        config.base, with_tags=not causal, attention="flex_attention" if flex else "sdpa"
+        config.base, with_tags=not causal, attention="flex_attention" if flex else SEGMENTS
     )
     corpus = build_corpus(
         conversations,
@@ -343,6 +344,7 @@ def _optimizer(learner: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
         [group for group in groups if group["params"]],
         lr=config.lr,
         betas=(config.beta1, config.beta2),
+        fused=True,
     )
 
 

@@ -15,7 +15,7 @@ import torch
 
 from sglang_multiverse.structure import Layout, TagTable, layout
 
-from .attention import block_mask, dense_mask
+from .attention import block_mask, dense_mask, spans
 from .encode import IGNORE, Example
 
 OPEN_ROWS = 64
@@ -73,14 +73,14 @@ class Packed:
         """The keyword arguments of a `transformers` model.
 
         Args:
-            flex: a block mask for `flex_attention`, else bool `[b, 1, n, n]` for `sdpa`.
+            flex: a block mask for `flex_attention`, else bool `[b, 1, n, n]` for
+                `segment_attention`; `sdpa` takes it, too.
         """
-        make = block_mask if flex else dense_mask
-        return {
-            "input_ids": self.input_ids,
-            "position_ids": self.position_ids,
-            "attention_mask": make(self.segments, self.hidden),
-        }
+        inputs = {"input_ids": self.input_ids, "position_ids": self.position_ids}
+        if flex:
+            return {**inputs, "attention_mask": block_mask(self.segments, self.hidden)}
+        mask = dense_mask(self.segments, self.hidden)
+        return {**inputs, "attention_mask": mask, "segment_spans": spans(self.segments)}
 
     @property
     def learned(self) -> int:
