@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from models import problems
 from sglang_multiverse.structure import layout
@@ -230,6 +231,8 @@ def test_bf16_that_is_emulated_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(loop, "has_native_bf16", lambda: native)
+    # accelerate keeps one precision per process: the other tests'.
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})
     loop.train(dataclasses.replace(config, steps=1, block_size=300, precision="bf16"))
     assert ("this processor emulates bf16" in capsys.readouterr().err) is not native
 

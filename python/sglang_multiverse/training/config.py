@@ -129,20 +129,18 @@ def read_config_file(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read as a table of settings.
     """
     path = recipes().get(str(path), path)
+    if path.suffix not in (".toml", ".yaml", ".yml"):
+        raise ConfigError(
+            f"config: {path} is neither a file that ends in .toml, .yaml or .yml nor a recipe "
+            f"({', '.join(recipes())})"
+        )
     try:
         text = path.read_text(encoding="utf-8")
-        if path.suffix == ".toml":
-            return tomllib.loads(text)
-        if path.suffix in (".yaml", ".yml"):
-            return _read_yaml(text, path)
+        return tomllib.loads(text) if path.suffix == ".toml" else _read_yaml(text, path)
     except OSError as error:
         raise ConfigError(f"config: cannot read {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"config: {path} is not TOML: {error}") from error
-    raise ConfigError(
-        f"config: {path} is neither a file that ends in .toml, .yaml or .yml nor a recipe "
-        f"({', '.join(recipes())})"
-    )
 
 
 def _read_yaml(text: str, path: Path) -> dict[str, Any]:
