@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +243,7 @@ def time_pairs(
     """Both models alone on the machine, one right after the other, from empty caches."""
     timed = []
     order = [model, twin]
-    for group, problem in [problems[0], *track(problems, "timing")]:  # one to warm up
+    for group, problem in chain(problems[:1], track(problems, "timing")):  # one to warm up
         order.reverse()
         answers: dict[Model, Answer] = {}
         for asked in order:
