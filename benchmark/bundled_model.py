@@ -8,8 +8,9 @@ times, greedily: of the model with and without the guard, and of the twin, one
 after the other, so that no two models share the cores. Then both are timed on
 other problems, one request at a time and in an order that changes from problem
 to problem; what is timed is the whole HTTP request, and a pair counts where
-both answers are right. Results, per family and per kind of problem, go to
-`results/bundled-model.json`; `model_card.py` renders them.
+both answers are right and the branches are those asked for. Results, per family
+and per kind of problem, go to `results/bundled-model.json`; `model_card.py`
+renders them.
 """
 
 from __future__ import annotations

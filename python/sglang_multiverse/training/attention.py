@@ -13,9 +13,8 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 MaskMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -52,9 +51,7 @@ def segment_attention(
     attention_mask: torch.Tensor,
     *,
     segment_spans: list[list[tuple[int, int]]],
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **_: Any,
+    **settings: Any,
 ) -> tuple[torch.Tensor, None]:
     """`sdpa` of each segment by itself, with the signature of a `transformers` attention.
 
@@ -65,21 +62,21 @@ def segment_attention(
         query: float `[b, heads, n, d]`; key and value may have fewer heads.
         attention_mask: bool `[b, 1, n, n]`; only its blocks at the spans are read.
         segment_spans: of each row.
+        settings: those of `sdpa`.
 
     Returns:
         float `[b, n, heads, d]`, and no weights.
     """
-    key, value = (repeat_kv(one, module.num_key_value_groups) for one in (key, value))
 
     def attend(b: int, lo: int, hi: int) -> torch.Tensor:
         q, k, v = (one[b, None, :, lo:hi] for one in (query, key, value))
         mask = attention_mask[b, None, :, lo:hi, lo:hi]
-        return scaled_dot_product_attention(q, k, v, mask, dropout, scale=scaling)
+        return sdpa_attention_forward(module, q, k, v, mask, **settings)[0]
 
     rows = [
-        torch.cat([attend(b, lo, hi) for lo, hi in row], 2) for b, row in enumerate(segment_spans)
+        torch.cat([attend(b, lo, hi) for lo, hi in row], 1) for b, row in enumerate(segment_spans)
     ]
-    return torch.cat(rows).transpose(1, 2).contiguous(), None
+    return torch.cat(rows), None
 
 
 SEGMENTS = "multiverse_segments"
