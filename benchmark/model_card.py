@@ -124,6 +124,8 @@ def card(result: Mapping[str, Any]) -> str:
         ratio=spread(result["latency_multi_part"]["ratio"]),
         left_out=sum(one["left_out"] for one in result["latency_by_branches"].values()),
         latency=latency(result["latency_by_branches"]),
+        # Added by hand where somebody stepped in, which the command does not tell.
+        remark=f" {remark}" if (remark := result.get("remark")) else "",
     )
 
 

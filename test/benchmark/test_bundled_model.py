@@ -217,3 +217,8 @@ def test_a_wrong_structure_is_seen(tiny_tokenizer: Any, tiny_tags: Any) -> None:
     assert not judge(cut, good).well_formed and not judge(cut, good).finished
     none = judge(plain, plain)
     assert none.opened_none and not none.branches_as_asked and none.right
+
+
+def test_the_committed_card_is_what_the_results_render_to() -> None:
+    result = json.loads(model_card.RESULTS.read_text())
+    assert model_card.CARD.read_text() == model_card.card(result)
