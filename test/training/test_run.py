@@ -18,7 +18,7 @@ from sglang_multiverse.training import loop
 from sglang_multiverse.training.adapter import merged
 from sglang_multiverse.training.base import load_base
 from sglang_multiverse.training.checkpoint import CheckpointError
-from sglang_multiverse.training.config import TrainConfig
+from sglang_multiverse.training.config import ConfigError, TrainConfig
 from sglang_multiverse.training.dataset import Corpus, DataError, read_conversations, shares_of
 from sglang_multiverse.training.encode import Example
 from sglang_multiverse.training.merge import MergeError, merge
@@ -235,6 +235,50 @@ def test_bf16_that_is_emulated_is_said(
     monkeypatch.setattr(AcceleratorState, "_shared_state", {})
     loop.train(dataclasses.replace(config, steps=1, block_size=300, precision="bf16"))
     assert ("this processor emulates bf16" in capsys.readouterr().err) is not native
+
+
+def test_a_run_goes_on_from_another_s_adapter(config: TrainConfig, tmp_path: Path) -> None:
+    first = loop.train(config)
+    second = dataclasses.replace(
+        config, continue_from=str(first.parent), out=str(tmp_path / "second"), seed=9, steps=1
+    )
+    # A rate of nothing leaves the weights as they were found.
+    same = loop.train(dataclasses.replace(second, lr=0.0, lr_new_rows=0.0, lora_dropout=0.0))
+    expected, found = weights(first), weights(same)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert tensor.equal(found[name]), name
+    record = json.loads((same.parent / "training.json").read_text())
+    assert record["steps"] == 1
+    assert record["continued"] == json.loads((first.parent / "training.json").read_text())
+
+    # What it learned is there in the first loss: the same row, dropout aside.
+    fresh = dataclasses.replace(second, continue_from="", out=str(tmp_path / "fresh"))
+    losses = [
+        json.loads((run.parent / "metrics.jsonl").read_text())["loss"]
+        for run in (same, loop.train(dataclasses.replace(fresh, lora_dropout=0.0)))
+    ]
+    assert losses[0] < losses[1] - 0.05
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"lora_rank": 8}, "another r"),
+        ({"lora_alpha": 8.0}, "another lora_alpha"),
+        ({"attention": "causal", "lr_new_rows": 0.0}, "another trainable_token_indices"),
+        ({"continue_from": "nowhere"}, "nowhere holds no adapter/ of a run"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_not_gone_on_from(
+    other: dict[str, Any], message: str, config: TrainConfig, tmp_path: Path
+) -> None:
+    first = loop.train(dataclasses.replace(config, steps=1))
+    second = {"continue_from": str(first.parent), "out": str(tmp_path / "second")}
+    with pytest.raises(ConfigError, match=message):
+        loop.train(dataclasses.replace(config, **{**second, **other}))
+    with pytest.raises(ConfigError, match="continue_from: only with method = lora"):
+        dataclasses.replace(config, continue_from="run", method="full", lr_new_rows=0.0)
 
 
 def test_what_cannot_be_merged_is_refused(

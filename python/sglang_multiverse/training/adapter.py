@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from .base import load_base
-from .config import TrainConfig
+from .config import ConfigError, TrainConfig
 
 NEW_ROWS = "trainable_tokens_delta"
 """What peft calls the parameter that holds the trained embedding rows."""
+ADAPTER = "adapter"
+"""The folder of a run that holds it."""
+SHAPE = ("r", "lora_alpha", "target_modules", "trainable_token_indices")
+"""What two adapters of one base must share to hold each other's weights."""
 
 
 def adapt(model: Any, config: TrainConfig, new_rows: Sequence[int]) -> Any:
@@ -34,6 +38,26 @@ def adapt(model: Any, config: TrainConfig, new_rows: Sequence[int]) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
+
+
+def continue_adapter(model: Any, config: TrainConfig) -> None:
+    """Give a model that `adapt` wrapped the weights of the run in `config.continue_from`.
+
+    Raises:
+        ConfigError: there is no adapter, or it is of another base, shape or vocabulary.
+    """
+    from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
+
+    folder = Path(config.continue_from) / ADAPTER
+    if not (folder / "adapter_config.json").exists():
+        raise ConfigError(f"continue_from: {config.continue_from} holds no {ADAPTER}/ of a run")
+    found, wanted = PeftConfig.from_pretrained(str(folder)), model.peft_config["default"]
+    differ = [name for name in SHAPE if getattr(found, name) != getattr(wanted, name)]
+    if found.base_model_name_or_path != config.base:
+        differ.append("base")
+    if differ:
+        raise ConfigError(f"continue_from: {folder} has another {', '.join(differ)}")
+    set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
 
 
 def save_adapter(model: Any, folder: Path, state: dict[str, Any] | None = None) -> None:

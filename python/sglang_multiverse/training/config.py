@@ -38,6 +38,9 @@ class TrainConfig:
     )
 
     method: Literal["lora", "full"] = _setting("lora", "what is trained")
+    continue_from: str = _setting(
+        "", "folder of a run whose adapter is trained further, with a fresh optimizer (LoRA only)"
+    )
     lora_rank: int = _setting(32, "LoRA rank", least=1)
     lora_alpha: float = _setting(64.0, "LoRA alpha", least=0)
     lora_dropout: float = _setting(0.0, "LoRA dropout", least=0, most=0.99)
@@ -80,6 +83,10 @@ class TrainConfig:
         if self.lr_new_rows and self.method == "full":
             raise ConfigError(
                 "lr_new_rows: only 0 with method = full, where the rows are part of one matrix"
+            )
+        if self.continue_from and self.method == "full":
+            raise ConfigError(
+                "continue_from: only with method = lora; give a trained model as base instead"
             )
         if self.attention == "causal" and self.mixture == "ramp":
             raise ConfigError("mixture: only parallel with attention = causal, which has no tags")

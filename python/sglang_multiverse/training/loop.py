@@ -17,7 +17,7 @@ from torch import nn
 
 from sglang_multiverse.cpu import has_native_bf16
 
-from .adapter import NEW_ROWS, adapt
+from .adapter import NEW_ROWS, adapt, continue_adapter
 from .attention import SEGMENTS
 from .base import Base, load_base
 from .checkpoint import (
@@ -100,6 +100,8 @@ class _Run:
         vocabulary = None
         if config.method == "lora":
             model = adapt(model, config, base.new_rows)
+            if config.continue_from:
+                continue_adapter(model, config)
             # Elsewhere the weights may move or be sharded, and a GPU has less to gain.
             if accelerator.device.type == "cpu":
                 dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .adapter import save_adapter
+from .adapter import ADAPTER, save_adapter
 from .checkpoint import Progress
 from .config import TrainConfig
 from .report import machine
+
+RECORD = "training.json"
 
 
 def save_result(
@@ -24,7 +26,7 @@ def save_result(
     *,
     state: dict[str, Any] | None = None,
 ) -> Path:
-    """Write `adapter/` or `model/`, and `training.json`.
+    """Write `adapter/` or `model/`, and `training.json`, which holds that of a run it continues.
 
     Args:
         state: the gathered weights where `model` holds a shard of them.
@@ -32,7 +34,7 @@ def save_result(
     Returns:
         The folder of the weights.
     """
-    name = "adapter" if config.method == "lora" else "model"
+    name = ADAPTER if config.method == "lora" else "model"
     target, partial = folder / name, folder / f"{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     if config.method == "lora":
@@ -55,5 +57,8 @@ def save_result(
         "machine": machine(),
         **facts,
     }
-    (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if config.continue_from:
+        before = Path(config.continue_from) / RECORD
+        record["continued"] = json.loads(before.read_text(encoding="utf-8"))
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return target

@@ -72,8 +72,13 @@ class NumberFiltering(Family):
         return f"{self.test(entry)} in {' '.join(given(entry))}"
 
     def steps(self, entry: Entry) -> str:
-        stays = set(kept(entry))
-        marks = [f"{n} {'stays' if n in stays else 'goes'}" for n in given(entry)]
+        # The comparison in writing, before what follows from it: as one step, a small model
+        # confuses `keep >` with `remove >`.
+        stays, limit = set(kept(entry)), threshold(entry)
+        marks = [
+            f"{n} {'>' if int(n) > int(limit) else '<'} {limit} {'stays' if n in stays else 'goes'}"
+            for n in given(entry)
+        ]
         return f"{self.test(entry)}: {', '.join(marks)}"
 
     def result(self, entry: Entry) -> str:
