@@ -9,24 +9,25 @@ after the other, so that no two models share the cores. Then both are timed on
 other problems, one request at a time and in an order that changes from problem
 to problem; what is timed is the whole HTTP request, and a pair counts where
 both answers are right and the branches are those asked for. Results, per family
-and per kind of problem, go to `results/bundled-model.json`; `model_card.py`
-renders them.
+and per kind of problem, go to `results/bundled-model.json`, once before the
+timing and once after it; `model_card.py` renders them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import chain, count, islice
+from dataclasses import asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from rich.console import Console
@@ -54,12 +55,14 @@ from sglang_multiverse.training.data.generate import PARTS  # noqa: E402
 from sglang_multiverse.training.merge import merge  # noqa: E402
 
 MAX_TOKENS = 700
-# Seeds of this benchmark; `training.data` counts up from 0.
-FIRST_SEED = 1_000_000
+# Seeds of this benchmark; `training.data` counts up from 0. New ones after every measurement whose
+# answers were looked at to decide how to train on (1,000,000 and 5,000,000 so far).
+FIRST_SEED = 3_000_000
 FIRST_TIMED_SEED = 2_000_000
 # Settings in which the runs of a model and of its twin may differ. Precision is one: bf16 where
 # the machine has it in hardware, fp32 elsewhere; the card says which.
-TWIN = {"attention", "precision", "out", "data", "threads", "log_every", "save_every", "resume"}
+TWIN = {"attention", "precision", "out", "data", "continue_from"}
+TWIN |= {"threads", "log_every", "save_every", "resume"}
 NO_CHECKS = {
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY": "0",
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "0",
@@ -76,6 +79,14 @@ class Answer:
     finished: bool
 
 
+class Answers(NamedTuple):
+    """To one problem: the model's with the guard and without, and the twin's."""
+
+    guarded: Answer
+    free: Answer
+    plain: Answer
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What an answer's structure is, against what the problem asks for."""
@@ -86,10 +97,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A model to serve, and how it was trained."""
+    """A model to serve, and how it was trained.
+
+    Attributes:
+        passes: the record of its training, after those of the runs that it continues.
+    """
 
     model: Path
-    training: dict[str, Any]
+    passes: tuple[dict[str, Any], ...]
 
 
 def packaged_run() -> Run:
@@ -101,22 +116,31 @@ def run_of(folder: Path, room: Path) -> Run:
     return Run(merge(folder / "adapter", room / folder.name), trained(folder))
 
 
-def trained(folder: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / "training.json").read_text())
-    return told
+def trained(folder: Path) -> tuple[dict[str, Any], ...]:
+    record = json.loads((folder / "training.json").read_text())
+    records = [record]
+    while record := record.get("continued"):
+        records.append(record)
+    return tuple(reversed(records))
 
 
 def differences(one: Run, other: Run) -> list[str]:
     """The settings, other than those that make a twin, in which two runs differ."""
-    a, b = one.training["config"], other.training["config"]
-    return sorted(name for name in {*a, *b} - TWIN if a.get(name) != b.get(name))
+    if len(one.passes) != len(other.passes):
+        return ["number of passes"]
+    pairs = [(a["config"], b["config"]) for a, b in zip(one.passes, other.passes, strict=True)]
+    return sorted(
+        {name for a, b in pairs for name in {*a, *b} - TWIN if a.get(name) != b.get(name)}
+    )
 
 
-def told(run: Run) -> dict[str, Any]:
-    """What the results say of a training run; its settings are those of its recipe."""
+def told(run: Run) -> list[dict[str, Any]]:
+    """What the results say of each pass; its settings are in the command and its recipe."""
     names = ("command", "steps", "tokens", "learned_tokens", "minutes", "machine", "examples")
-    precision = run.training["config"]["precision"]
-    return {**{name: run.training[name] for name in names}, "precision": precision}
+    return [
+        {**{name: one[name] for name in names}, "precision": one["config"]["precision"]}
+        for one in run.passes
+    ]
 
 
 class Model:
@@ -184,18 +208,27 @@ def choose(per_family: int) -> list[Conversation]:
 
 
 def to_time(per_family: int) -> list[tuple[str, Conversation]]:
-    """As many of every family: of each number of branches, nested, and without a block."""
+    """As many of every family: of each number of branches, nested, and without a block.
+
+    Ordered so that a timing that ends early has met all groups and families, and has about as
+    many of each.
+    """
     groups: list[tuple[str, Kind, int | None]] = [
         (NONE, "sequential", None),
         *((str(width), "flat", width) for width in PARTS),
         ("nested", "nested", None),
     ]
-    return [
-        (group, problem)
-        for group, kind, width in groups
-        for family in families_of(kind)
-        for problem in islice(held_out(kind, family, width), per_family)
+    families = families_of("flat")
+    # As in a Latin square: each shift goes through all groups and all families.
+    cells = [
+        (group, held_out(kind, family, width))
+        for shift in range(len(families))
+        for (group, kind, width), family in zip(
+            groups, families[shift:] + families[:shift], strict=True
+        )
+        if family in families_of(kind)
     ]
+    return [(group, next(problems)) for _ in range(per_family) for group, problems in cells]
 
 
 def held_out(kind: Kind, family: str, width: int | None) -> Iterator[Conversation]:
@@ -205,24 +238,17 @@ def held_out(kind: Kind, family: str, width: int | None) -> Iterator[Conversatio
             yield problem
 
 
-def measure(
-    problems: Sequence[Conversation], model: Model, twin: Model, tags: TagTable, clients: int
-) -> list[Verdict]:
+def ask_both(
+    problems: Sequence[Conversation], model: Model, twin: Model, clients: int
+) -> list[Answers]:
     guarded = model.ask_all(problems, "asking", clients, {"guard": True})
     free = model.ask_all(problems, "asking without the guard", clients, {"guard": False})
     plain = twin.ask_all(problems, "asking the twin", clients)
-    answers = zip(problems, guarded, free, plain, strict=True)
-    return [verdict(*one, model.tokenizer, tags) for one in answers]
+    return [Answers(*three) for three in zip(guarded, free, plain, strict=True)]
 
 
-def verdict(
-    problem: Conversation,
-    guarded: Answer,
-    free: Answer,
-    plain: Answer,
-    tokenizer: Any,
-    tags: TagTable,
-) -> Verdict:
+def verdict(problem: Conversation, answers: Answers, tokenizer: Any, tags: TagTable) -> Verdict:
+    guarded, free, plain = answers
     reading = read(guarded, tokenizer, tags)
     return Verdict(
         family=problem.family,
@@ -239,12 +265,22 @@ def verdict(
 
 
 def time_pairs(
-    problems: Sequence[tuple[str, Conversation]], model: Model, twin: Model, tags: TagTable
+    problems: Sequence[tuple[str, Conversation]],
+    model: Model,
+    twin: Model,
+    tags: TagTable,
+    minutes: float,
 ) -> list[Timed]:
-    """Both models alone on the machine, one right after the other, from empty caches."""
+    """Both models alone on the machine, one right after the other, from empty caches.
+
+    After `minutes` no further problem is begun.
+    """
     timed = []
+    end = time.monotonic() + 60 * minutes
     order = [model, twin]
     for group, problem in chain(problems[:1], track(problems, "timing")):  # one to warm up
+        if time.monotonic() >= end:
+            break
         order.reverse()
         answers: dict[Model, Answer] = {}
         for asked in order:
@@ -255,12 +291,27 @@ def time_pairs(
     return timed[1:]
 
 
+def write_answers(
+    path: Path,
+    problems: Sequence[Conversation],
+    answers: Sequence[Answers],
+    verdicts: Sequence[Verdict],
+) -> None:
+    """A line of JSON for each problem: what was asked, wanted and answered, and the verdict."""
+    with path.open("w", encoding="utf-8") as lines:
+        for problem, given, judged in zip(problems, answers, verdicts, strict=True):
+            texts = {name: answer.text for name, answer in given._asdict().items()}
+            line = {"prompt": problem.prompt, "wanted": problem.solution, **texts, **asdict(judged)}
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
 def pair(
     group: str, problem: Conversation, answer: Answer, plain: Answer, opened: tuple[int, ...]
 ) -> Timed:
     right = check(problem, answer.text) and check(problem, plain.text)
     return Timed(
         group=group,
+        family=problem.family,
         comparable=right and opened == problem.branches,
         seconds=answer.seconds,
         twin_seconds=plain.seconds,
@@ -268,6 +319,11 @@ def pair(
         twin_tokens=plain.tokens,
         degree_of_parallelism=answer.degree_of_parallelism,
     )
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -280,9 +336,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--pairs", type=int, default=2, help="timed, of each number of branches and family"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="of timing at most (default: no limit)"
+    )
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2, help="of each server")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "bundled-model.json")
+    parser.add_argument("--answers", type=Path, help="a file for all answers (default: none)")
     args = parser.parse_args(argv)
 
     from transformers import AutoTokenizer
@@ -300,19 +360,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         first = stack.enter_context(Server(model=multiverse.model, **env))
         second = stack.enter_context(Server(model=twin_run.model, **env))
         model, twin = Model(first.url, tokenizer), Model(second.url, None)
-        verdicts = measure(choose(args.per_family), model, twin, tags, args.clients)
-        timed = time_pairs(to_time(args.pairs), model, twin, tags)
-    result = {
-        "command": " ".join(
-            ["python benchmark/bundled_model.py", *(sys.argv[1:] if argv is None else argv)]
-        ),
-        "machine": machine,
-        "torch_threads": args.threads,
-        "training": {"multiverse": told(multiverse), "twin": told(twin_run)},
-        **summary(verdicts, timed),
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+        problems = choose(args.per_family)
+        answers = ask_both(problems, model, twin, args.clients)
+        verdicts = [verdict(*one, tokenizer, tags) for one in zip(problems, answers, strict=True)]
+        if args.answers:
+            write_answers(args.answers, problems, answers, verdicts)
+        facts = {
+            "command": " ".join(
+                ["python benchmark/bundled_model.py", *(sys.argv[1:] if argv is None else argv)]
+            ),
+            "machine": machine,
+            "torch_threads": args.threads,
+            "training": {"multiverse": told(multiverse), "twin": told(twin_run)},
+        }
+        # Twice: if the timing, by far the longer part, is stopped, the answers' part is there.
+        write(args.out, {**facts, **summary(verdicts, [])})
+        timed = time_pairs(to_time(args.pairs), model, twin, tags, args.minutes)
+    result = {**facts, **summary(verdicts, timed)}
+    write(args.out, result)
     Console().print_json(json.dumps({k: v for k, v in result.items() if k != "machine"}))
     return 0
 

@@ -75,14 +75,18 @@ def latency(found: Mapping[str, dict[str, Any]]) -> str:
     return table([*head, "degree of parallelism"], rows)
 
 
-def run(name: str, told: Mapping[str, Any]) -> list[str]:
+def runs(name: str, passes: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [
-        name,
-        f"{told['steps']:,}",
-        f"{told['tokens']:,}",
-        f"{told['minutes'] / 60:.1f}",
-        f"{told['machine']['cores']} cores of {told['machine']['processor']}, {told['precision']}",
-        f"`{' '.join(told['command'])}`",
+        [
+            name if number == 1 else f"{name}, pass {number}",
+            f"{told['steps']:,}",
+            f"{told['tokens']:,}",
+            f"{told['minutes'] / 60:.1f}",
+            f"{told['machine']['cores']} cores of {told['machine']['processor']}, "
+            f"{told['precision']}",
+            f"`{' '.join(told['command'])}`",
+        ]
+        for number, told in enumerate(passes, 1)
     ]
 
 
@@ -95,7 +99,7 @@ def card(result: Mapping[str, Any]) -> str:
     return Template(TEMPLATE.read_text()).substitute(
         runs=table(
             ["model", "steps", "tokens", "hours", "on", "command"],
-            [run("this model", training["multiverse"]), run("twin", training["twin"])],
+            [*runs("this model", training["multiverse"]), *runs("twin", training["twin"])],
         ),
         command=result["command"],
         date=machine["date"],
@@ -123,9 +127,8 @@ def card(result: Mapping[str, Any]) -> str:
         all_guarded=percent(formed["all"]["guarded"]),
         ratio=spread(result["latency_multi_part"]["ratio"]),
         left_out=sum(one["left_out"] for one in result["latency_by_branches"].values()),
+        timed=", ".join(f"{name} {times}" for name, times in result["timed_by_family"].items()),
         latency=latency(result["latency_by_branches"]),
-        # Added by hand where somebody stepped in, which the command does not tell.
-        remark=f" {remark}" if (remark := result.get("remark")) else "",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -47,6 +48,7 @@ class Timed:
     """
 
     group: str
+    family: str
     comparable: bool
     seconds: float
     twin_seconds: float
@@ -78,6 +80,7 @@ def summary(verdicts: Sequence[Verdict], timed: Sequence[Timed]) -> dict[str, An
         "latency_by_branches": {
             group: latency(some) for group, some in grouped(timed, lambda t: t.group).items()
         },
+        "timed_by_family": Counter(one.family for one in timed),
         "latency_multi_part": latency([one for one in timed if one.group != NONE]),
     }
 

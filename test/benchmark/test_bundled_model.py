@@ -48,7 +48,7 @@ def verdict(right: bool = True, twin: bool = True, **other: Any) -> Verdict:
 
 
 def timed(seconds: float, twin: float, *, group: str = "3", comparable: bool = True) -> Timed:
-    return Timed(group, comparable, seconds, twin, 120, 100, 1.5)
+    return Timed(group, "chain_sum", comparable, seconds, twin, 120, 100, 1.5)
 
 
 def test_the_same_problems_decide() -> None:
@@ -112,14 +112,27 @@ def test_times_are_even_over_families() -> None:
             assert {problem.branches for problem in problems} == {(int(group),)}
 
 
-def test_a_twin_has_the_same_settings() -> None:
-    run = Run(Path("a"), TRAINING)
+def test_a_twin_has_the_same_settings_in_every_pass() -> None:
     config = {**TRAINING["config"], "attention": "causal", "precision": "fp32", "out": "b"}
-    assert not bundled_model.differences(run, Run(Path("b"), {"config": config}))
-    assert bundled_model.differences(run, Run(Path("b"), {"config": {**config, "lr": 1}})) == ["lr"]
-    assert bundled_model.differences(run, Run(Path("b"), {"config": {**config, "new": 1}})) == [
-        "new"
-    ]
+
+    def differences(*twin: dict[str, Any]) -> list[str]:
+        run = Run(Path("a"), (TRAINING, TRAINING))
+        return bundled_model.differences(
+            run, Run(Path("b"), tuple({"config": {**config, **other}} for other in twin))
+        )
+
+    assert not differences({}, {"continue_from": "b", "data": "more"})
+    assert differences({}, {"lr": 1}) == differences({"lr": 1}, {}) == ["lr"]
+    assert differences({}, {"new": 1}) == ["new"]
+    assert differences({}) == ["number of passes"]
+
+
+def test_a_run_is_told_with_those_it_continues(tmp_path: Path) -> None:
+    first, second = {**TRAINING, "steps": 1}, {**TRAINING, "steps": 2}
+    record = {**TRAINING, "steps": 3, "continued": {**second, "continued": first}}
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    passes = bundled_model.trained(tmp_path)
+    assert [one["steps"] for one in bundled_model.told(Run(tmp_path, passes))] == [1, 2, 3]
 
 
 class Fake:
@@ -162,11 +175,11 @@ def test_a_whole_run(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     Fake.asked = []
     monkeypatch.setattr(bundled_model, "Model", Fake)
     monkeypatch.setattr(bundled_model, "Server", Serving)
-    monkeypatch.setattr(bundled_model, "packaged_run", lambda: Run(tiny_path, TRAINING))
-    monkeypatch.setattr(bundled_model, "run_of", lambda folder, room: Run(folder, TRAINING))
-    out = tmp_path / "result.json"
+    monkeypatch.setattr(bundled_model, "packaged_run", lambda: Run(tiny_path, (TRAINING,)))
+    monkeypatch.setattr(bundled_model, "run_of", lambda folder, room: Run(folder, (TRAINING,)))
+    out, answers = tmp_path / "result.json", tmp_path / "answers.jsonl"
     flags = ["--twin", "twin", "--per-family", "2", "--pairs", "2", "--out", str(out)]
-    assert bundled_model.main([*flags, "--clients", "1"]) == 0
+    assert bundled_model.main([*flags, "--clients", "1", "--answers", str(answers)]) == 0
     result = json.loads(out.read_text())
     problems = bundled_model.choose(2)
     several = [problem for problem in problems if problem.branches]
@@ -195,9 +208,30 @@ def test_a_whole_run(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert alone[::2] == alone[1::2]
     assert alone[:8] == ["twin"] * 2 + ["model"] * 4 + ["twin"] * 2
 
+    told = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [one["prompt"] for one in told] == [problem.prompt for problem in problems]
+    assert {one["wanted"] == one["guarded"] for one in told if not one["right"]} == {False}
+
     text = model_card.card(result)
     assert "$" not in text and "| flat" not in text
     assert f"rightly by this model alone and {wrong} by the twin alone" in text
+
+
+def test_a_timing_may_end_early(
+    tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Fake.asked = []
+    clock = iter(range(1000))
+    monkeypatch.setattr(bundled_model.time, "monotonic", lambda: next(clock))
+    problems = bundled_model.to_time(2)
+    model, twin = Fake("model", None), Fake("twin", None)
+    monkeypatch.setattr(bundled_model, "read", lambda *_: bundled_model.Reading(True, ()))
+    # One look at the clock to begin with, one before each pair, one pair to warm up.
+    timed = bundled_model.time_pairs(problems, model, twin, None, minutes=10 / 60)
+    assert [one.group for one in timed] == [group for group, _ in problems[:8]]
+    # The seven that were first have each family once, and each number of branches.
+    assert len({problem.family for _, problem in problems[:7]}) == 7
+    assert {one.group for one in timed} == {group for group, _ in problems}
 
 
 def test_a_wrong_structure_is_seen(tiny_tokenizer: Any, tiny_tags: Any) -> None:
@@ -208,7 +242,9 @@ def test_a_wrong_structure_is_seen(tiny_tokenizer: Any, tiny_tags: Any) -> None:
     cut = Answer(problem.solution, 1, 1.0, 1.0, False)
 
     def judge(guarded: Answer, free: Answer) -> Verdict:
-        return bundled_model.verdict(problem, guarded, free, plain, tiny_tokenizer, tiny_tags)
+        return bundled_model.verdict(
+            problem, bundled_model.Answers(guarded, free, plain), tiny_tokenizer, tiny_tags
+        )
 
     fine = judge(good, good)
     assert fine.right and fine.twin_right and fine.branches_as_asked and not fine.opened_none

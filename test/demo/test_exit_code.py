@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -159,9 +160,25 @@ def test_an_own_model_that_cannot_be_made(
     assert "failed: no base (or give --model-path)" in capsys.readouterr().out
 
 
-def test_the_default_problem() -> None:
+def test_the_default_problem_s_answer_is_right() -> None:
+    """Worked out here from the question: a model's own answer once stood there, and was wrong."""
     problem = json.loads(files("sglang_multiverse.demo").joinpath("problem.json").read_text())
-    assert set(problem) == {"prompt", "answer"}
+    legs, total, numbers, words, several, limit = re.fullmatch(
+        r".*\n1\. A farm keeps (.*), so how many legs are there altogether\?"
+        r"\n2\. \(a\) what is (.*); \(b\) sort (.*) in ascending order\."
+        r"\n3\. Put the words (.*) in reverse order\."
+        r"\n4\. Which of (.*) are larger than (\d)\?",
+        problem["prompt"],
+    ).groups()
+    each = {"cows": 4, "ducks": 2, "bees": 6}
+    count = sum(int(n) * each[animal] for n, animal in re.findall(r"(\d) (\w+)", legs))
+    added = sum(int(term.replace(" ", "")) for term in re.findall(r"[+-]? ?\d", total))
+    ordered = ", ".join(sorted(numbers.split(", "), key=int))
+    back = ", ".join(reversed(words.split(", ")))
+    larger = ", ".join(n for n in several.split(", ") if int(n) > int(limit))
+    assert problem["answer"] == (
+        f"Answer: 1) {count}; 2.1) {added}; 2.2) {ordered}; 3) {back}; 4) {larger}"
+    )
 
 
 @pytest.mark.parametrize(
