@@ -161,7 +161,7 @@ def test_an_own_model_that_cannot_be_made(
 
 
 def test_the_default_problem_s_answer_is_right() -> None:
-    """Worked out here from the question: a model's own answer once stood there, and was wrong."""
+    """Worked out here from the question: what stood there once was wrong."""
     problem = json.loads(files("sglang_multiverse.demo").joinpath("problem.json").read_text())
     legs, total, numbers, words, several, limit = re.fullmatch(
         r".*\n1\. A farm keeps (.*), so how many legs are there altogether\?"
