@@ -61,8 +61,10 @@ FIRST_SEED = 3_000_000
 FIRST_TIMED_SEED = 2_000_000
 # Settings in which the runs of a model and of its twin may differ. Precision is one: bf16 where
 # the machine has it in hardware, fp32 elsewhere; the card says which.
-TWIN = {"attention", "precision", "out", "data", "continue_from"}
-TWIN |= {"threads", "log_every", "save_every", "resume"}
+TWIN = {
+    *("attention", "precision", "data", "continue_from"),
+    *("out", "threads", "log_every", "save_every", "resume"),
+}
 NO_CHECKS = {
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY": "0",
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "0",
@@ -298,6 +300,7 @@ def write_answers(
     verdicts: Sequence[Verdict],
 ) -> None:
     """A line of JSON for each problem: what was asked, wanted and answered, and the verdict."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as lines:
         for problem, given, judged in zip(problems, answers, verdicts, strict=True):
             texts = {name: answer.text for name, answer in given._asdict().items()}

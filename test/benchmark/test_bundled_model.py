@@ -217,9 +217,7 @@ def test_a_whole_run(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert f"rightly by this model alone and {wrong} by the twin alone" in text
 
 
-def test_a_timing_may_end_early(
-    tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_timing_may_end_early(monkeypatch: pytest.MonkeyPatch) -> None:
     Fake.asked = []
     clock = iter(range(1000))
     monkeypatch.setattr(bundled_model.time, "monotonic", lambda: next(clock))

@@ -277,6 +277,17 @@ def test_an_adapter_of_another_shape_is_not_gone_on_from(
     second = {"continue_from": str(first.parent), "out": str(tmp_path / "second")}
     with pytest.raises(ConfigError, match=message):
         loop.train(dataclasses.replace(config, **{**second, **other}))
+
+
+def test_what_cannot_be_gone_on_from_is_said_before_training(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    first = loop.train(dataclasses.replace(config, steps=1)).parent
+    (first / "training.json").unlink()
+    out = tmp_path / "second"
+    with pytest.raises(ConfigError, match=r"training\.json cannot be read"):
+        loop.train(dataclasses.replace(config, continue_from=str(first), out=str(out)))
+    assert not (out / "metrics.jsonl").exists()
     with pytest.raises(ConfigError, match="continue_from: only with method = lora"):
         dataclasses.replace(config, continue_from="run", method="full", lr_new_rows=0.0)
 

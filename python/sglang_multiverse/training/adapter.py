@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from .config import ConfigError, TrainConfig
 NEW_ROWS = "trainable_tokens_delta"
 """What peft calls the parameter that holds the trained embedding rows."""
 ADAPTER = "adapter"
-"""The folder of a run that holds it."""
+RECORD = "training.json"
+"""What a run's folder holds: the adapter, and how it came to be."""
 SHAPE = ("r", "lora_alpha", "target_modules", "trainable_token_indices")
 """What two adapters of one base must share to hold each other's weights."""
 
@@ -40,17 +42,27 @@ def adapt(model: Any, config: TrainConfig, new_rows: Sequence[int]) -> Any:
     )
 
 
-def continue_adapter(model: Any, config: TrainConfig) -> None:
+def continue_adapter(model: Any, config: TrainConfig) -> dict[str, Any]:
     """Give a model that `adapt` wrapped the weights of the run in `config.continue_from`.
 
+    Returns:
+        That run's record.
+
     Raises:
-        ConfigError: there is no adapter, or it is of another base, shape or vocabulary.
+        ConfigError: there is no adapter or no record, or it is of another base, shape or
+            vocabulary.
     """
     from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
 
     folder = Path(config.continue_from) / ADAPTER
     if not (folder / "adapter_config.json").exists():
         raise ConfigError(f"continue_from: {config.continue_from} holds no {ADAPTER}/ of a run")
+    try:
+        record: dict[str, Any] = json.loads((folder.parent / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"continue_from: {folder.parent / RECORD} cannot be read: {error}"
+        ) from error
     found, wanted = PeftConfig.from_pretrained(str(folder)), model.peft_config["default"]
     differ = [name for name in SHAPE if getattr(found, name) != getattr(wanted, name)]
     if found.base_model_name_or_path != config.base:
@@ -58,6 +70,7 @@ def continue_adapter(model: Any, config: TrainConfig) -> None:
     if differ:
         raise ConfigError(f"continue_from: {folder} has another {', '.join(differ)}")
     set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    return record
 
 
 def save_adapter(model: Any, folder: Path, state: dict[str, Any] | None = None) -> None:

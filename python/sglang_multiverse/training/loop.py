@@ -17,7 +17,7 @@ from torch import nn
 
 from sglang_multiverse.cpu import has_native_bf16
 
-from .adapter import NEW_ROWS, adapt, continue_adapter
+from .adapter import ADAPTER, NEW_ROWS, adapt, continue_adapter
 from .attention import SEGMENTS
 from .base import Base, load_base
 from .checkpoint import (
@@ -98,10 +98,11 @@ class _Run:
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         vocabulary = None
+        self.continued: dict[str, Any] | None = None
         if config.method == "lora":
             model = adapt(model, config, base.new_rows)
             if config.continue_from:
-                continue_adapter(model, config)
+                self.continued = continue_adapter(model, config)
             # Elsewhere the weights may move or be sharded, and a GPU has less to gain.
             if accelerator.device.type == "cpu":
                 dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
@@ -290,11 +291,13 @@ class _Run:
         if self.sharded:
             gathered = self.accelerator.get_state_dict(self.learner)
             state = {name.removeprefix("model."): value for name, value in gathered.items()}
-        name = "adapter" if self.config.method == "lora" else "model"
+        name = ADAPTER if self.config.method == "lora" else "model"
         if not self.accelerator.is_main_process:
             return self.folder / name
         module: Any = self._module()
         facts = {"examples": self.identity["examples"], "processes": self.identity["processes"]}
+        if self.continued is not None:
+            facts["continued"] = self.continued
         target = save_result(
             self.folder,
             module.model,

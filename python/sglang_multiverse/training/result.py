@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .adapter import ADAPTER, save_adapter
+from .adapter import ADAPTER, RECORD, save_adapter
 from .checkpoint import Progress
 from .config import TrainConfig
 from .report import machine
-
-RECORD = "training.json"
 
 
 def save_result(
@@ -26,7 +24,7 @@ def save_result(
     *,
     state: dict[str, Any] | None = None,
 ) -> Path:
-    """Write `adapter/` or `model/`, and `training.json`, which holds that of a run it continues.
+    """Write `adapter/` or `model/`, and `training.json`.
 
     Args:
         state: the gathered weights where `model` holds a shard of them.
@@ -57,8 +55,5 @@ def save_result(
         "machine": machine(),
         **facts,
     }
-    if config.continue_from:
-        before = Path(config.continue_from) / RECORD
-        record["continued"] = json.loads(before.read_text(encoding="utf-8"))
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return target
