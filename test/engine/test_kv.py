@@ -9,7 +9,7 @@ import pytest
 from sglang.srt.managers.schedule_batch import ReqKvInfo
 from sglang.srt.mem_cache.memory_pool import ReqToTokenPool
 
-from sglang_multiverse.engine.kv import RowsExhaustedError, borrow_row, join_rows
+from sglang_multiverse.engine.kv import RowsExhaustedError, borrow_row, close_row, join_rows
 
 
 def sequence(rid: str) -> Any:
@@ -20,6 +20,7 @@ def sequence(rid: str) -> Any:
         position_offset=0,
         last_node=None,
         lock=object(),
+        slots=None,
     )
 
 
@@ -70,12 +71,16 @@ def test_a_join_moves_the_branches_own_slots_in_order(pool: ReqToTokenPool, pare
     append(pool, children[1], 31)
     append(pool, children[0], 21, 22)
     rows = {child.kv.req_pool_idx for child in children}
+    for child in children:
+        close_row(pool, child)
+    assert [child.slots.tolist() for child in children] == [[21, 22], [31]]
+    assert rows <= set(pool.free_slots)
     join_rows(pool, parent, children)
     assert row(pool, parent) == [11, 12, 13, 21, 22, 31]
     assert parent.kv.kv_committed_len == parent.prefix_len == 6
     assert parent.kv.cache_protected_len == 2
-    assert rows <= set(pool.free_slots)
     for child in children:
+        assert child.slots is None
         assert not child.kv.holds_kv and child.kv.is_kv_released
         assert child.kv.cache_protected_len == child.kv.kv_committed_len == 0
 

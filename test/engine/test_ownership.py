@@ -38,10 +38,13 @@ from sglang.srt.runtime_context import get_context
 from sglang.srt.sampling.sampling_params import SamplingParams
 
 from sglang_multiverse.engine import kv
+from sglang_multiverse.engine.extends import Extends, next_piece
 from sglang_multiverse.engine.family import Family
 from sglang_multiverse.engine.options import MultiverseArgs
-from sglang_multiverse.engine.req import MultiverseReq, Stage
-from sglang_multiverse.engine.scheduler import MultiverseScheduler, _decoding, _start
+from sglang_multiverse.engine.pressure import Pressure
+from sglang_multiverse.engine.req import MultiverseReq
+from sglang_multiverse.engine.scheduler import MultiverseScheduler
+from sglang_multiverse.engine.stage import DECODING, Stage
 from sglang_multiverse.engine.upstream import add_family_rows
 from sglang_multiverse.engine.vocabulary import Vocabulary
 from sglang_multiverse.structure import MULTIVERSE, Role, TagTable, forbidden_ids, layout
@@ -96,6 +99,9 @@ class World(MultiverseScheduler):
     def __init__(self, slots: int = SLOTS, rows: int = ROWS) -> None:
         self.families = {}
         self.vocabulary = VOCABULARY
+        self.extends, self.pressure = Extends(self), Pressure(self)
+        self.enable_priority_scheduling = self.enable_lora = False
+        self.chunked_prefill_size = 1000
         self.req_to_token_pool = ReqToTokenPool(rows, WIDTH, "cpu", False)
         self.token_to_kv_pool_allocator = TokenToKVPoolAllocator(
             slots, torch.float32, "cpu", None, False
@@ -145,9 +151,8 @@ class World(MultiverseScheduler):
     def members(self) -> list[MultiverseReq]:
         return [member for family in self.alive for member in family.members()]
 
-    def _retract(self, family: Family) -> None:
-        # The trunk would go to SGLang's queue; `admit` finds it by its stage.
-        family.retract()
+    def queue_again(self, req: Any) -> None:
+        pass  # it would go to SGLang's queue; `admit` finds it by its stage
 
     def arrive(self, prompt: list[int], budget: int = 80, **options: Any) -> Family:
         self.arrived += 1
@@ -176,7 +181,7 @@ class World(MultiverseScheduler):
     # --- what SGLang does around a step ------------------------------------------
 
     def room(self) -> int:
-        return self._free_tokens()
+        return self.extends.free_tokens()
 
     def queued(self) -> list[MultiverseReq]:
         return [f.trunk for f in self.alive if f.trunk.stage is Stage.QUEUED]
@@ -188,8 +193,8 @@ class World(MultiverseScheduler):
     def go_on(self, choices: list[int]) -> None:
         """What a scheduler does when nothing happens to it."""
         moved = 0
-        for req in self._pending():
-            if req not in self._pending():
+        for req in self.extends.pending():
+            if req not in self.extends.pending():
                 continue  # its family ended, or moved on, with the extend before
             if not self.extend(req, choose(req, choices[0])):
                 break
@@ -203,7 +208,7 @@ class World(MultiverseScheduler):
             if partial:
                 partial[-1].family.retract()
             else:
-                self._break_jam()
+                self.pressure.break_jam()
             self._sweep()
 
     def admit(self, trunk: MultiverseReq, token: int, chunk: int = 1000) -> bool:
@@ -241,8 +246,7 @@ class World(MultiverseScheduler):
 
     def extend(self, req: MultiverseReq, token: int, chunk: int = 1000) -> bool:
         """What `_next_extend` does for one of `_pending`, and the step it leads to."""
-        start = _start(req)
-        end = min(req.target, start + chunk)
+        _, start, end = next_piece(req, chunk)
         assert start < end, req.family.describe()
         needs_row = not req.kv.holds_kv
         if end - start > self.room() or (needs_row and not self.req_to_token_pool.free_slots):
@@ -276,15 +280,15 @@ class World(MultiverseScheduler):
             checkpoint_kv_cache(req, self.tree_cache)
 
     def running(self) -> list[MultiverseReq]:
-        return [m for m in self.members() if _decoding(m) and m.kv.holds_kv]
+        return [m for m in self.members() if m.stage in DECODING and m.kv.holds_kv]
 
     def decode(self, choices: list[int]) -> None:
         """One step of the whole batch; `choices` decide every row's token."""
         batch = SimpleNamespace(reqs=self.running())
         while batch.reqs and len(batch.reqs) > self.room():
-            if not self._make_room(batch):
+            if not self.pressure.make_room(batch):
                 # SGLang gives up on the last request when it is alone.
-                self._finish(batch.reqs[0].family, FINISH_ABORT("out of memory"))
+                self.finish(batch.reqs[0].family, FINISH_ABORT("out of memory"))
                 self._sweep()
             batch.reqs = self.running()
         for req in batch.reqs:
@@ -300,9 +304,9 @@ class World(MultiverseScheduler):
         self._sweep()
 
     def abort(self, family: Family) -> None:
-        self._finish(family, FINISH_ABORT("aborted"))
+        self.finish(family, FINISH_ABORT("aborted"))
         for member in family.members():
-            assert not member.kv.holds_kv
+            assert not member.holds_slots
         self._sweep()
 
     def _sweep(self) -> None:
@@ -330,6 +334,8 @@ class World(MultiverseScheduler):
         rows: list[int] = []
         in_tree = set(cached)
         for req in self.members():
+            if req.slots is not None:
+                own(req.slots.tolist(), req.rid)
             if not req.kv.holds_kv:
                 continue
             rows.append(req.kv.req_pool_idx)
@@ -402,11 +408,11 @@ class Ownership(RuleBasedStateMachine):
         req = queued[which % len(queued)]
         self.world.admit(req, choose(req, token), chunk)
 
-    @precondition(lambda self: self.world._pending())
+    @precondition(lambda self: self.world.extends.pending())
     @rule(token=CHOICE, count=st.integers(1, 6), chunk=st.sampled_from([1000, 1000, 5]))
     def extend(self, token: int, count: int, chunk: int) -> None:
         for _ in range(count):
-            pending = self.world._pending()
+            pending = self.world.extends.pending()
             if not pending or not self.world.extend(pending[0], choose(pending[0], token), chunk):
                 break
             self.world.check()
@@ -432,14 +438,14 @@ class Ownership(RuleBasedStateMachine):
     def retract_branch(self, which: int) -> None:
         rows = self._branches()
         req = rows[which % len(rows)]
-        req.family.retract_one(req)
+        req.family.retract_from(req)
 
     @precondition(lambda self: self.world.alive)
     @rule(which=CHOICE)
     def retract_family(self, which: int) -> None:
         family = self.world.alive[which % len(self.world.alive)]
         family.retract()
-        assert not any(m.kv.holds_kv for m in family.members())
+        assert not any(m.holds_slots for m in family.members())
         family.retract()
 
     @rule(n=st.integers(1, 64))

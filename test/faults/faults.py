@@ -20,28 +20,30 @@ class InjectedError(RuntimeError):
 
 
 def register() -> None:
-    from sglang_multiverse.engine.family import Family
+    from sglang_multiverse.engine import fork, join, reading, step
+    from sglang_multiverse.engine.extends import Extends
     from sglang_multiverse.engine.scheduler import MultiverseScheduler
 
-    def fault(name: str, method: str) -> None:
-        called: Callable[..., Any] = getattr(Family, method)
+    def fault(name: str, module: Any, function: str) -> None:
+        called: Callable[..., Any] = getattr(module, function)
 
         @wraps(called)
-        def faulty(self: Family, *args: Any, **kwargs: Any) -> Any:
-            if self.trunk.rid.startswith(f"{name}-"):
+        def faulty(subject: Any, *args: Any, **kwargs: Any) -> Any:
+            family = getattr(subject, "family", subject)
+            if family.trunk.rid.startswith(f"{name}-"):
                 # Half of the work is done when it goes wrong.
-                called(self, *args, **kwargs)
-                raise InjectedError(f"injected in {method}")
-            return called(self, *args, **kwargs)
+                called(subject, *args, **kwargs)
+                raise InjectedError(f"injected in {function}")
+            return called(subject, *args, **kwargs)
 
-        setattr(Family, method, faulty)
+        setattr(module, function, faulty)
 
-    fault("settle", "settle")
-    fault("fork", "_spawn")
-    fault("join", "_join")
-    fault("observe", "_check_ends")
+    fault("settle", step, "settle")
+    fault("fork", fork, "spawn")
+    fault("join", join, "join")
+    fault("observe", reading, "_check_ends")
 
-    pending = MultiverseScheduler._pending
+    pending = Extends.pending
     run_batch = MultiverseScheduler.run_batch
 
     def held(self: Any) -> Any:
@@ -52,5 +54,5 @@ def register() -> None:
             raise InjectedError("injected in a step")
         return run_batch(self, batch, *args, **kwargs)
 
-    MultiverseScheduler._pending = held  # type: ignore[method-assign]
+    Extends.pending = held  # type: ignore[method-assign]
     MultiverseScheduler.run_batch = step  # type: ignore[method-assign]

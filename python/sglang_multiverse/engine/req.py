@@ -11,28 +11,20 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from enum import Enum, unique
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sglang.srt.managers.schedule_batch import BaseFinishReason, Req
 
 from ..structure import Automaton
+from . import known, reading
+from .logprobs import LogprobRows
+from .stage import DECODING, TRANSITIONS, IllegalTransitionError, Stage
 
 if TYPE_CHECKING:
+    import torch
+
     from .family import Family
     from .replay import ForkPoint
-
-
-@unique
-class Stage(Enum):
-    """Where a sequence stands between two steps."""
-
-    QUEUED = "queued"  # trunk in SGLang's queue or chunked prefill
-    EXTEND = "extend"  # known ids wait for their KV
-    DECODE = "decode"  # a row of the running batch
-    DRAIN = "drain"  # one more decode step, for the KV of the last token
-    PARKED = "parked"  # its branches are at work; the row is kept, locked
-    CLOSED = "closed"  # a finished branch that waits for its siblings
 
 
 class Fork(NamedTuple):
@@ -56,11 +48,15 @@ class MultiverseReq(Req):
         segment_start: output index of the first token that a stop string may match.
         flushed: how many own tokens the parent's ids already hold.
         closed: a branch whose text is complete.
+        slots: int32 `[n]`, a closed branch's own KV slots, `[fork, fork + n)` of
+            its ids, from the moment it gives its row back until the join.
         fork_at: index after the `</Goal>` the children branch off from.
         replaying: the children's text is known and part of the ids already.
         suspended: live branches that wait while an earlier block is replayed.
         discards: the next sampled token is not wanted (the ids go on, or end).
         force: ids that replace the next sampled ones.
+        option_error: what is wrong with the request, until it is queued and refused.
+        queued_at: when it was first queued; a retracted request keeps its place.
         all_fork_points: the blocks of known text, in order.
         fork_points: those of them whose goal is still beyond the row.
     """
@@ -70,6 +66,7 @@ class MultiverseReq(Req):
     label: str = ""
     parent: MultiverseReq | None = None
     option_error: str | None = None
+    queued_at: float = 0.0
     finished_len: int | None
 
     def join_family(
@@ -82,6 +79,7 @@ class MultiverseReq(Req):
         self.depth = automaton.depth if parent is not None else 0
         self.position_offset = 0 if parent is None else parent.position_offset
         self.stage = Stage.QUEUED if parent is None else Stage.EXTEND
+        self.slots: torch.Tensor | None = None
         self.flushed = 0
         self.flush_at = 0
         self.closed = False
@@ -100,9 +98,25 @@ class MultiverseReq(Req):
     def is_branch(self) -> bool:
         return self.parent is not None
 
+    def become(self, stage: Stage) -> None:
+        """Go on to `stage`. Raises `IllegalTransitionError` where the table has no such step."""
+        if stage not in TRANSITIONS[self.stage]:
+            raise IllegalTransitionError(f"{self.rid}: from {self.stage.value} to {stage.value}")
+        if self.stage in DECODING and stage not in DECODING:
+            self.family.leaving = True
+        self.stage = stage
+        self.family.restless = True
+
+    @property
+    def holds_slots(self) -> bool:
+        """Whether it holds KV: in a row, or, a closed branch, without one."""
+        return self.slots is not None or bool(self.kv.holds_kv)
+
     @property
     def row_len(self) -> int:
-        """Tokens whose KV the row holds."""
+        """Tokens whose KV is held, borrowed ones included."""
+        if self.slots is not None:
+            return len(self.origin_input_ids) + len(self.slots)
         return self.kv.kv_committed_len if self.kv.holds_kv else 0
 
     @property
@@ -120,7 +134,7 @@ class MultiverseReq(Req):
         """
         if replaying and self.children:
             self.suspended = Fork(self.children, self.fork_at, self.flush_at)
-        self.stage = Stage.PARKED
+        self.become(Stage.PARKED)
         self.fork_at = fork_at
         self.replaying = replaying
         self.flush_at = 0
@@ -154,9 +168,14 @@ class MultiverseReq(Req):
         if len(self.full_untruncated_fill_ids) > end:
             self.full_untruncated_fill_ids = self.full_untruncated_fill_ids[:end]
 
+    def refresh_known(self, end: int) -> None:
+        """The ids `[0, end)`, whatever the next extend is to stop at: what the tree is given."""
+        super().refresh_fill_ids()
+        self.full_untruncated_fill_ids = self.full_untruncated_fill_ids[:end]
+
     def init_next_round_input(self, tree_cache: Any = None, cow_mamba: bool | None = None) -> None:
         if tree_cache is not None:
-            self.family.match_prefix(self, tree_cache)
+            known.match_prefix(self, tree_cache)
         else:  # the next chunk of a chunked prefill
             self.refresh_fill_ids()
         self.set_discards(len(self.full_untruncated_fill_ids))
@@ -169,7 +188,7 @@ class MultiverseReq(Req):
             super().update_finish_state(new_accepted_len)
             return
         try:
-            self.family.observe(self)
+            reading.observe(self)
         except Exception as error:
             # In the middle of SGLang's loop over the batch, where it would end
             # every request; the scheduler fails this family when the loop is done.
@@ -210,46 +229,3 @@ class MultiverseReq(Req):
                 del rows[n:]
         if self.replaced and n:
             LogprobRows.of_forced([self.output_ids[-1]]).overwrite_last(self)
-
-
-class LogprobRows:
-    """A slice of a request's per-token logprob lists, kept in SGLang's own shape."""
-
-    NAMES = (
-        "output_token_logprobs_val",
-        "output_token_logprobs_idx",
-        "output_top_logprobs_val",
-        "output_top_logprobs_idx",
-        "output_token_ids_logprobs_val",
-        "output_token_ids_logprobs_idx",
-    )
-
-    def __init__(self, rows: dict[str, list[Any]]) -> None:
-        self.rows = rows
-
-    @classmethod
-    def of_forced(cls, ids: list[int]) -> LogprobRows:
-        """A forced token has no logprob: it was not drawn from the distribution."""
-        rows: dict[str, list[Any]] = {name: [None] * len(ids) for name in cls.NAMES}
-        rows["output_token_logprobs_idx"] = list(ids)
-        return cls(rows)
-
-    @classmethod
-    def of(cls, req: Req, lo: int, hi: int) -> LogprobRows:
-        return cls({name: list((getattr(req.logprob, name) or [])[lo:hi]) for name in cls.NAMES})
-
-    def _wanted(self, req: Req) -> list[str]:
-        names = list(self.NAMES[:2])
-        if req.logprob.top_logprobs_num > 0:
-            names += self.NAMES[2:4]
-        if req.logprob.token_ids_logprob is not None:
-            names += self.NAMES[4:]
-        return names
-
-    def append_to(self, req: Req) -> None:
-        for name in self._wanted(req):
-            getattr(req.logprob, name).extend(self.rows[name])
-
-    def overwrite_last(self, req: Req) -> None:
-        for name in self._wanted(req):
-            getattr(req.logprob, name)[-1] = self.rows[name][-1]

@@ -1,0 +1,96 @@
+"""What a request asks for, as the scheduler process takes it in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sglang.srt.beam_search.coordinator import BeamCoordinator
+from sglang.srt.managers.schedule_batch import Req
+
+from .family import Family
+from .options import MultiverseArgs, OptionError, RequestOptions
+from .req import MultiverseReq
+from .vocabulary import Vocabulary
+
+# Names the space of the radix tree for KV that is computed in line. Text with
+# blocks then has other KV than §3 defines, so it must not meet the common space.
+_INLINE_SALT = "multiverse:inline"
+
+
+def is_beam_search(recv_req: Any) -> bool:
+    """Beams share rows in a way of their own; such a request is SGLang's alone."""
+    return bool(BeamCoordinator.request_beam_width(recv_req) > 1)
+
+
+def keep_apart(req: Req) -> None:
+    """Keep what `req` computes out of the common space of the radix tree."""
+    req.cache_salt = f"{req.cache_salt or ''}{_INLINE_SALT}"
+
+
+def found_family(
+    req: MultiverseReq,
+    recv_req: Any,
+    server: MultiverseArgs,
+    vocabulary: Vocabulary,
+    pool: Any,
+    tree_cache: Any,
+) -> None:
+    """Give a request its family. What is wrong with it is left in `req.option_error`."""
+    params = req.sampling_params
+    error = None
+    try:
+        asked = (params.custom_params or {}).get("multiverse", {})
+        options = RequestOptions.parse(asked, server)
+    except OptionError as bad:
+        options, error = RequestOptions(), str(bad)
+    if vocabulary.tags_are_special:
+        params.skip_special_tokens = False
+    may_fork = _may_fork(recv_req, req)
+    if not may_fork:
+        keep_apart(req)
+    Family(
+        req,
+        options.resolve(server),
+        vocabulary,
+        pool,
+        tree_cache,
+        may_fork=may_fork,
+        live_deltas=options.stream == "branches" and bool(req.stream),
+    )
+    if not req.origin_input_ids and recv_req.input_embeds is None:
+        # SGLang would run an extend of no tokens, which ends the scheduler.
+        error = "prompt: it holds no token; at least one is needed"
+    if error is None and req.all_fork_points and not may_fork:
+        req.fork_points, req.all_fork_points = [], []
+    if error is None and req.all_fork_points and recv_req.return_logprob:
+        start = recv_req.logprob_start_len
+        if start is not None and 0 <= start < len(req.origin_input_ids):
+            error = (
+                "logprob_start_len: logprobs of a prompt that holds parallel blocks are not "
+                f"available; allowed: -1 or the prompt's length, {len(req.origin_input_ids)}"
+            )
+    req.option_error = error
+
+
+def _may_fork(recv_req: Any, req: Req) -> bool:
+    """Whether a request can fork; others get their block tags masked.
+
+    A grammar constrains the linear text, sessions and embeddings own KV that ids
+    do not determine, and captured per-token tensors follow one row.
+    """
+    params = req.sampling_params
+    return not (
+        params.json_schema
+        or params.regex
+        or params.ebnf
+        or params.structural_tag
+        or req.session is not None
+        or recv_req.session_id is not None
+        or req.input_embeds is not None
+        or req.positional_embed_overrides is not None
+        or recv_req.mm_inputs is not None
+        or req.return_hidden_states
+        or req.return_routed_experts
+        or req.return_indexer_topk
+        or req.return_sampling_mask
+    )

@@ -1,0 +1,111 @@
+"""What a sampled token does to its sequence: kept, replaced, dropped; and what must follow.
+
+SGLang calls this in the middle of its loop over a batch, so nothing here touches
+KV: `observe` only reads the token and notes in the sequence's stage, `closed`,
+and in the family's `ending` what the scheduler must do when the loop is over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sglang.srt.managers.schedule_batch import FINISH_LENGTH
+
+from ..structure import Automaton, Phase, Role
+from .stage import Stage
+
+if TYPE_CHECKING:
+    from .family import Family
+    from .req import MultiverseReq
+
+
+def observe(req: MultiverseReq) -> None:
+    """Read the token SGLang just appended to `req.output_ids`."""
+    family = req.family
+    req.sampled, req.replaced = None, False
+    if req.discards or req.stage is Stage.DRAIN or family.ending is not None:
+        req.output_ids.pop()
+        return
+    if req.stage in (Stage.QUEUED, Stage.EXTEND):
+        req.become(Stage.DECODE)
+    if room(family, req.automaton) <= 0:
+        # A forced header, or a prompt that wants no answer, has used it up.
+        if not req.is_branch:
+            req.check_finish()
+        if not req.finished():
+            req.output_ids.pop()
+            family.ending = FINISH_LENGTH(length=family.generated)
+        return
+    token = _choose(req, req.output_ids[-1])
+    if token is None:
+        req.output_ids.pop()
+        return
+    req.output_ids[-1] = req.sampled = token
+    family.forced += req.replaced
+    family.generated += 1
+    family.note_delta(req, token)
+    role = req.automaton.push(token)
+    _check_ends(req, role)
+    if role is Role.GOAL_CLOSE and not req.finished():
+        if family.may_fork:
+            req.become(Stage.DRAIN)
+        else:
+            # Decoded in line, its KV is not what §3 defines for these ids.
+            family.trunk.skip_radix_cache_insert = True
+
+
+def _choose(req: MultiverseReq, token: int) -> int | None:
+    """What stands in the sampled token's place; `None` when the answer ends before it."""
+    if req.force:
+        req.replaced = True
+        return req.force.popleft()
+    if not req.is_branch:
+        return token
+    family, automaton = req.family, req.automaton
+    in_branch = automaton.phase is Phase.BRANCH and automaton.depth == req.depth
+    close = family.vocabulary.tags.id_of[Role.BRANCH_CLOSE]
+    if (reason := req.stop_reason(token)) is not None:
+        is_text = token not in family.vocabulary.eos_ids and token not in (
+            req.sampling_params.stop_token_ids or ()
+        )
+        if not in_branch:
+            # The branch stops amid a plan or a conclusion of its own, where no
+            # tag can close it (a stop string, or no guard): the answer ends.
+            family.ending = reason
+            return token if is_text else None
+        if is_text:
+            req.force.append(close)
+            return token
+        req.replaced = True
+        return close
+    budget = family.options.max_path_tokens
+    if budget is not None and in_branch and len(req.output_ids) >= budget:
+        req.replaced = token != close
+        return close
+    return token
+
+
+def room(family: Family, automaton: Automaton) -> int:
+    """How many tokens may still follow what `automaton` has read."""
+    left = family.trunk.sampling_params.max_new_tokens - family.generated
+    limit = family.options.max_critical_tokens
+    critical = automaton.position - family.prompt_position
+    return int(max(0, left if limit is None else min(left, limit - critical)))
+
+
+def _check_ends(req: MultiverseReq, role: Role | None) -> None:
+    family = req.family
+    limit = family.options.max_critical_tokens
+    critical = req.automaton.position - family.prompt_position
+    too_long = limit is not None and critical >= limit
+    if not req.is_branch:
+        req.check_finish()
+        if too_long and not req.finished():
+            req.finished_reason = FINISH_LENGTH(length=limit)
+            req.finished_len = len(req.output_ids)
+        return
+    if too_long or family.generated >= family.trunk.sampling_params.max_new_tokens:
+        family.ending = family.ending or FINISH_LENGTH(length=family.generated)
+    if role is Role.BRANCH_CLOSE and req.automaton.depth == req.depth:
+        req.closed = True
+        req.become(Stage.DRAIN)
