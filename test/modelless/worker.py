@@ -1,0 +1,122 @@
+"""What stands in for the model worker and the sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import zmq
+
+# From a `ForwardBatch` and the `req_to_token` table to logits, float `[rows, vocabulary]`,
+# which the caller may write to.
+Model = Callable[[Any, torch.Tensor], torch.Tensor]
+
+
+class Recorder:
+    """In a socket's place: nothing to receive, and all that was sent, in order."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send_output(self, output: Any, _recv_obj: Any = None) -> None:
+        self.sent.append(output)
+
+    def recv(self, flags: int = 0) -> bytes:
+        raise zmq.Again
+
+    recv_pyobj = recv
+
+
+class Worker:
+    """In the model worker's place: real pools, no weights.
+
+    Attributes:
+        seconds: spent in `model` and in choosing its best token since construction, which
+            is not the scheduler's time.
+    """
+
+    weight_load_time = kv_cache_allocation_time = preloaded_weights_bytes = 0.0
+    sliding_window_size = None
+    is_hybrid_swa = False
+
+    def __init__(self, scheduler: Any, model: Model, slots: int, rows: int) -> None:
+        from sglang.srt.mem_cache.allocator.paged import PagedTokenToKVPoolAllocator
+        from sglang.srt.mem_cache.allocator.token import TokenToKVPoolAllocator
+        from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool, ReqToTokenPool
+        from sglang.srt.model_executor.model_runner_components.ngram_embedding_manager import (
+            NgramEmbeddingManager,
+        )
+
+        self.model = model
+        self.seconds = 0.0
+        self.graph_memory_usage: dict[str, float] = {}
+        self.graph_time_usage: dict[str, float] = {}
+        self.model_config = config = scheduler.model_config
+        page = scheduler.page_size
+        kv = MHATokenToKVPool(
+            slots, page, torch.float32, 1, 1, 1, "cpu", False, enable_alt_stream=False
+        )
+        if page == 1:
+            allocator = TokenToKVPoolAllocator(slots, torch.float32, "cpu", kv, False)
+        else:
+            allocator = PagedTokenToKVPoolAllocator(slots, page, torch.float32, "cpu", kv, False)
+        self.model_runner = SimpleNamespace(
+            attn_backend=SimpleNamespace(needs_cpu_seq_lens=True),
+            canary_manager=None,
+            device="cpu",
+            effective_logical_max_total_num_tokens=slots,
+            forward_stream=torch.cpu.Stream(),
+            is_draft_worker=False,
+            kv_index_translator=_NoTranslator(),
+            logical_max_total_num_tokens=slots,
+            lora_manager=None,
+            max_running_requests=rows,
+            model_config=config,
+            mtp_draft_device_pools=(),
+            mtp_draft_mamba_pools=(),
+            ngram_embedding_manager=NgramEmbeddingManager(enabled=False, table=None, n=0),
+            prefill_attention_backend_str="torch_native",
+            prefill_aware_swa=False,
+            prefill_cuda_graph_runner=None,
+            req_to_token_pool=ReqToTokenPool(rows, config.context_len + 4, "cpu", False),
+            spec_algorithm=scheduler.spec_algorithm,
+            token_to_kv_pool=kv,
+            token_to_kv_pool_allocator=allocator,
+            weight_load_mem_usage=0.0,
+        )
+
+    def get_memory_pool(self) -> tuple[Any, Any]:
+        runner = self.model_runner
+        return runner.req_to_token_pool, runner.token_to_kv_pool_allocator
+
+    def forward_batch_generation(self, batch: Any, **kwargs: Any) -> Any:
+        """Positions, bias and mask by SGLang and our hooks; the best token of `model`'s logits."""
+        from sglang.srt.layers.logits_processor import LogitsProcessorOutput
+        from sglang.srt.managers.utils import GenerationBatchResult
+        from sglang.srt.model_executor.forward_batch_info import ForwardBatch
+
+        forward = ForwardBatch.init_new(
+            batch, self.model_runner, return_hidden_states_before_norm=False
+        )
+        start = time.perf_counter()
+        logits = self.model(forward, self.model_runner.req_to_token_pool.req_to_token)
+        self.seconds += time.perf_counter() - start
+        batch.sampling_info.apply_logits_bias(logits)
+        start = time.perf_counter()
+        ids = logits.argmax(dim=-1)
+        self.seconds += time.perf_counter() - start
+        return GenerationBatchResult(
+            logits_output=LogitsProcessorOutput(next_token_logits=logits),
+            next_token_ids=ids,
+            can_run_cuda_graph=False,
+        )
+
+
+class _NoTranslator:
+    """In place of the table that maps KV slots for attention: nothing attends."""
+
+    def own_plan(self, _batch: Any) -> Any:
+        return SimpleNamespace(bind=lambda *args, **kwargs: None)
