@@ -87,7 +87,7 @@ class Schedule(RuleBasedStateMachine):
 
 
 Schedule.TestCase.settings = settings(
-    max_examples=30 * SCALE,
+    max_examples=6 * SCALE,
     stateful_step_count=20,
     deadline=None,
     database=None,
