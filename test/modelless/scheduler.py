@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import logging
 import os
@@ -60,6 +61,7 @@ def _hooked() -> type[Scheduler]:
         if hook.target not in HookRegistry._patched:
             HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
     HookRegistry.apply_hooks()
+    gc.freeze()  # a flush collects garbage, which need not go through all the imports
     return scheduler.Scheduler
 
 
@@ -91,6 +93,7 @@ class Modelless:
         self.inbox: deque[Any] = deque()
         self.sent = Recorder()
         self.answers: dict[str, Answer] = {}
+        self.replies: list[Any] = []  # to other messages than requests
         super().__init__(args, SimpleNamespace(nccl_port=0))
         self.schedule_stream.synchronize = lambda: None
         self._war_barrier_enabled = False
@@ -185,8 +188,11 @@ class Modelless:
         for message in self.sent.sent:
             rids = getattr(message, "rids", None)
             if rids is None:
-                if getattr(message, "finished_reason", None) is not None:
-                    self.answers[message.rid].finish = message.finished_reason
+                if hasattr(message, "finished_reason"):
+                    reason = message.finished_reason or {"type": "abort"}
+                    self.answers[message.rid].finish = reason
+                else:
+                    self.replies.append(message)
                 continue
             for i, rid in enumerate(rids):
                 answer = self.answers[rid]

@@ -116,7 +116,7 @@ class Linear:
             self.ids.append(token)
 
     def _header(self) -> list[int]:
-        """What must follow now, when the last token was `</Goal>` or `</Path>`."""
+        """The header that is due: of the conclusion, or of a branch, under all its labels."""
         dialect, label = self.tags.dialect, ""
         if self.automaton.phase is Phase.TAIL:
             text = dialect.conclusion_header
@@ -142,10 +142,16 @@ class Linear:
         self.force()
 
     def force(self) -> None:
-        """Write the header that is due behind the text as it stands, if one is."""
-        if self.tags.role_of.get(self.ids[-1]) in (Role.GOAL_CLOSE, Role.BRANCH_CLOSE) and (
-            self.automaton.phase in (Phase.HEAD, Phase.TAIL)
-        ):
+        """Write the header that is due behind the text as it stands, if one is.
+
+        A prompt may end amid a branch's header; one that is laid out otherwise, and
+        has not come to the tag, is followed by the whole of it.
+        """
+        due = self.tags.role_of.get(self.ids[-1]) is Role.BRANCH_CLOSE
+        if self.automaton.phase is Phase.HEAD:
+            header, own = self._header(), self.ids[self.automaton.frames[-1].branch_start :]
+            self.write(header[len(own) :] if own == header[: len(own)] else header)
+        elif self.automaton.phase is Phase.TAIL and due:
             self.write(self._header())
 
 

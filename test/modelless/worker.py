@@ -34,8 +34,8 @@ class Worker:
     """In the model worker's place: real pools, no weights.
 
     Attributes:
-        seconds: spent in `model` and in choosing its best token since construction, which
-            is not the scheduler's time.
+        seconds: of this thread's CPU that went into `model` and into choosing its best
+            token, which is not the scheduler's time.
     """
 
     weight_load_time = kv_cache_allocation_time = preloaded_weights_bytes = 0.0
@@ -101,13 +101,13 @@ class Worker:
         forward = ForwardBatch.init_new(
             batch, self.model_runner, return_hidden_states_before_norm=False
         )
-        start = time.perf_counter()
+        start = time.thread_time()
         logits = self.model(forward, self.model_runner.req_to_token_pool.req_to_token)
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.thread_time() - start
         batch.sampling_info.apply_logits_bias(logits)
-        start = time.perf_counter()
+        start = time.thread_time()
         ids = logits.argmax(dim=-1)
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.thread_time() - start
         return GenerationBatchResult(
             logits_output=LogitsProcessorOutput(next_token_logits=logits),
             next_token_ids=ids,
