@@ -1,9 +1,4 @@
-"""Faults of scheduling, each as the shortest script that shows it.
-
-A test is marked `xfail` until its fault is mended; it then fails as a pass that was
-not expected, and the mark goes, and what the fault kept out of `test_schedule.py`
-joins it there.
-"""
+"""Faults of scheduling that were there once, each as the shortest script that showed it."""
 
 from __future__ import annotations
 
@@ -19,14 +14,12 @@ def plan(branches: int, text: str = "a") -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("rows", [2, 3, 4])
-@pytest.mark.xfail(strict=True, reason="admission of branches does not count rows as they end")
 def test_fewer_rows_than_branches_are_served_in_waves(rows: int) -> None:
     script = Script(slots=4096, rows=rows)
     assert script.ask_ids(plan(3)) is not None
     script.finish(1000)
 
 
-@pytest.mark.xfail(strict=True, reason="a pause queues a family that is queued already")
 def test_two_pauses_in_a_row_queue_a_family_once() -> None:
     script = Script(slots=4096, rows=64)
     assert script.ask_ids(plan(3)) is not None
@@ -54,7 +47,6 @@ def test_making_room_with_a_prefill_decode_interval() -> None:
     script.finish(6000)
 
 
-@pytest.mark.xfail(strict=True, reason="a nested block's phase is taken for the branch's own")
 @pytest.mark.parametrize("end", ["", "\n", "\n<Path>\n1.1:a</Path>", "\n<Path>\n1.1:a</Path>\n"])
 def test_a_prompt_that_ends_where_a_nested_branch_is_due(end: str) -> None:
     outlines = "<Outline>b</Outline>" * 2

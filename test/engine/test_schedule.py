@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -27,9 +27,15 @@ from modelless.script import Script
 # Longer and fresh: SCHEDULE_TEST_SCALE=50 pytest test/engine/test_schedule.py
 SCALE = int(os.environ.get("SCHEDULE_TEST_SCALE", "1"))
 
-# What the scheduler does right now; `test_faults.py` has what it does not yet.
-FLAGS = ("", "--chunked-prefill-size 16", "--disable-radix-cache")
-SIZES = ((4096, 64), (600, 64), (400, 48))
+FLAGS = (
+    "",
+    "--chunked-prefill-size 16",
+    "--disable-radix-cache",
+    "--enable-priority-scheduling",
+    "--prefill-decode-interval 4 --chunked-prefill-size 32",
+)
+# Slots and rows. The longest text fits alone in each, on a row for each level of nesting.
+SIZES = ((4096, 64), (600, 64), (400, 48), (4096, 3), (500, 4), (450, 6))
 
 
 class Schedule(RuleBasedStateMachine):
@@ -67,7 +73,6 @@ class Schedule(RuleBasedStateMachine):
     def pause_in_place(self, steps: int, flush: bool) -> None:
         self.script.pause("in_place", steps, flush=flush)
 
-    @precondition(lambda self: not self.script.scheduler.waiting_queue)
     @rule(steps=st.integers(0, 3), flush=st.booleans())
     def pause_and_retract(self, steps: int, flush: bool) -> None:
         self.script.pause("retract", steps, flush=flush)
@@ -87,7 +92,9 @@ class Schedule(RuleBasedStateMachine):
 
 
 Schedule.TestCase.settings = settings(
-    max_examples=6 * SCALE,
+    max_examples=40 * SCALE,
+    # Shrinking a script of a few hundred steps takes longer than reading it.
+    phases=(Phase.explicit, Phase.generate),
     stateful_step_count=20,
     deadline=None,
     database=None,

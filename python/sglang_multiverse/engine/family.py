@@ -66,7 +66,9 @@ class Family:
         self.tree_cache = tree_cache
         self.may_fork = may_fork
         total = options.max_total_branches if may_fork else 0
-        self.limits = Limits(options.max_depth, options.max_branches, total)
+        # A chain of nested branches holds a row each, and its trunk one.
+        depth = min(options.max_depth, pool.size - 1)
+        self.limits = Limits(depth, options.max_branches, total)
         self.ending: BaseFinishReason | None = None
         self.error: Exception | None = None
         self.leaving = False

@@ -89,8 +89,6 @@ class Pressure:
                         HTTPStatus.INTERNAL_SERVER_ERROR,
                     ),
                 )
-        elif not scheduler.enable_lora:
-            scheduler.fail(first.family, InvariantError(f"stuck: {first.family.describe()}"))
 
     def preempt_for(self, newcomer: Req) -> bool:
         """Retract the last family, if `newcomer` outranks it by more than SGLang's threshold."""
@@ -118,10 +116,14 @@ class Pressure:
         return sorted(found.values(), key=scheduler.extends.rank)
 
     def _give_way(self, first: MultiverseReq) -> bool:
-        """Within one family: the last sequence that `first` does not stand on gives way."""
+        """Within one family: the last sequence behind `first` that holds anything gives way.
+
+        Earlier ones stay, closed or not: the join needs all they hold, so a
+        request that cannot go on beside them cannot run at all.
+        """
         for req in reversed(list(first.family.members())):
-            stands_on = first.path[: len(req.path)] == req.path
-            if req.holds_slots and not stands_on:
+            behind = req.path > first.path and req.path[: len(first.path)] != first.path
+            if behind and req.holds_slots:
                 first.family.retract_from(req)
                 self._count()
                 logger.info("KV pool is full: branch %s waits", req.rid)

@@ -147,6 +147,12 @@ class MultiverseScheduler(Scheduler):
             self.pressure.break_jam()
         return plan
 
+    def _should_defer_prefill(self, running_batch: ScheduleBatch) -> bool:
+        """`--prefill-decode-interval` protects rows that decode; where none does, nobody waits."""
+        if self.families and running_batch.is_empty():
+            return False
+        return bool(super()._should_defer_prefill(running_batch))
+
     def get_new_batch_prefill(self, running_batch: ScheduleBatch) -> NextBatchPlan:
         """Families first, in their order: their next extend; then SGLang's queue."""
         if not self.families:
