@@ -46,7 +46,15 @@ def test_the_pin_is_what_is_installed() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [hook.target for hook in (*upstream.scheduler_hooks(), *upstream.http_hooks())]
+    "target",
+    [
+        hook.target
+        for hook in (
+            *upstream.scheduler_hooks(),
+            *upstream.http_hooks(),
+            *upstream.platform_hooks(),
+        )
+    ],
 )
 def test_a_hook_target_is_there(target: str) -> None:
     assert callable(upstream.resolve(target))
@@ -61,7 +69,7 @@ def test_what_we_override_or_call_has_its_parameters(target: str) -> None:
 def test_a_hook_that_did_not_apply_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry
 
-    targets = [h.target for h in (*upstream.scheduler_hooks(), *upstream.http_hooks())]
+    targets = [hook.target for hook in upstream.hooks_here()]
     monkeypatch.setattr(HookRegistry, "_patched", set(targets))
     upstream.check_hooks()
     monkeypatch.setattr(HookRegistry, "_patched", set(targets[1:]))
