@@ -12,6 +12,7 @@ from sglang.srt.runtime_context import get_context
 
 from ..structure import MissingTagsError
 from . import kv
+from .adapters import has_adapter, held_adapters, is_continued
 from .family import Family, InvariantError
 from .metrics import Metrics
 from .options import MultiverseArgs, OptionError, RequestOptions
@@ -228,6 +229,12 @@ class MultiverseScheduler(Scheduler):
         )
         batch.prepare_for_extend()
         return batch, blocked
+
+    def can_schedule_lora_req(self, req: Req, running_loras: set[str | None]) -> bool:
+        if is_continued(req, self.families):
+            return has_adapter(self, req, running_loras)
+        held = held_adapters(self.families)
+        return bool(super().can_schedule_lora_req(req, running_loras | held))
 
     def _pending(self) -> list[MultiverseReq]:
         """Sequences that want an extend, oldest family first, in outline order, in waves."""
