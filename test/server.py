@@ -41,7 +41,7 @@ class Server:
             *("--model-path", str(model), "--port", str(self.port), "--host", "127.0.0.1"),
             # Tests compare logits: not bf16, which a CPU that has it would choose.
             *("--dtype", "float32"),
-            *("--max-total-tokens", str(pool), "--sleep-on-idle", "--enable-metrics"),
+            *("--max-total-tokens", str(pool), "--enable-metrics"),
             *flags,
         ]
         self.env = {

@@ -2,43 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from importlib.metadata import version
 
 import pytest
 
+from engine import upstream_use
 from sglang_multiverse.engine import upstream
-
-SCHEDULER = "sglang.srt.managers.scheduler.Scheduler"
-REQ = "sglang.srt.managers.schedule_batch.Req"
-TREE = "sglang.srt.mem_cache.unified_radix_cache.UnifiedRadixCache"
-POOL = "sglang.srt.mem_cache.memory_pool.ReqToTokenPool"
-COMMON = "sglang.srt.mem_cache.common"
-
-# What engine/ overrides or calls → parameters that it passes or receives.
-PARAMETERS = {
-    f"{SCHEDULER}.get_next_batch_to_run": {"running_batch", "last_batch"},
-    f"{SCHEDULER}.get_new_batch_prefill": {"running_batch"},
-    f"{SCHEDULER}.update_running_batch": {"batch"},
-    f"{SCHEDULER}.process_batch_result": {"batch", "result"},
-    f"{SCHEDULER}.abort_request": {"recv_req"},
-    f"{SCHEDULER}._add_request_to_queue": {"req", "is_retracted"},
-    f"{SCHEDULER}.is_fully_idle": {"ignore_waiting"},
-    f"{REQ}.update_finish_state": {"new_accepted_len"},
-    f"{REQ}.init_next_round_input": {"tree_cache", "cow_mamba"},
-    f"{REQ}.refresh_fill_ids": set(),
-    f"{REQ}.reset_for_retract": set(),
-    f"{REQ}._check_str_based_finish": set(),
-    f"{REQ}._check_token_based_finish": set(),
-    f"{REQ}._compute_max_prefix_len": set(),
-    f"{TREE}.checkpoint": {"req", "up_to"},
-    f"{TREE}.session_records": set(),
-    f"{TREE}.evictable_size": set(),
-    f"{POOL}.alloc_rows": set(),
-    f"{POOL}.free": {"req"},
-    f"{COMMON}.release_kv_cache": {"req", "tree_cache", "checkpoint"},
-    f"{COMMON}.match_kv_cache": {"req", "tree_cache", "token_ids", "max_prefix_len"},
-}
 
 
 def test_the_pin_is_what_is_installed() -> None:
@@ -46,22 +15,62 @@ def test_the_pin_is_what_is_installed() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [hook.target for hook in (*upstream.scheduler_hooks(), *upstream.http_hooks())]
+    "target",
+    [
+        hook.target
+        for hook in (
+            *upstream.scheduler_hooks(),
+            *upstream.http_hooks(),
+            *upstream.platform_hooks(),
+        )
+    ],
 )
 def test_a_hook_target_is_there(target: str) -> None:
     assert callable(upstream.resolve(target))
 
 
-@pytest.mark.parametrize("target", PARAMETERS)
-def test_what_we_override_or_call_has_its_parameters(target: str) -> None:
-    found = inspect.signature(upstream.resolve(target)).parameters
-    assert PARAMETERS[target] <= set(found), f"{target} moved: {sorted(found)}"
+def test_all_that_we_reach_is_there() -> None:
+    reached = upstream_use.uses()
+    assert len(reached) > 150  # the walk finds what it is for
+    assert [found for use in reached if (found := upstream_use.problem(use))] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "future_map",
+        "output_tokens_buf",
+        "pause_generation",
+        "filter_batch",
+        "prepare_for_extend",
+        "send_abort_output",
+        "_stop_match_tail_len",
+        "kv_committed_len",
+    ],
+)
+def test_a_removal_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    reached = upstream_use.uses()
+    real = upstream_use.members
+    monkeypatch.setattr(upstream_use, "members", lambda owner: real(owner) - {name})
+    problems = [found for use in reached if (found := upstream_use.problem(use))]
+    assert problems and all(f".{name} is gone" in problem for problem in problems)
+
+
+def test_a_lost_parameter_is_named() -> None:
+    target = "sglang.srt.managers.scheduler.Scheduler.abort_request"
+    use = upstream_use.Use("override", target, "here", ("recv_req", "lost"))
+    assert upstream_use.problem(use) == f"{target} has no parameter lost (here)"
+
+
+def test_a_lost_import_is_named() -> None:
+    use = upstream_use.Use("import", "sglang.srt.mem_cache.common.lost", "here")
+    assert upstream_use.problem(use) == "sglang.srt.mem_cache.common.lost is gone (here)"
 
 
 def test_a_hook_that_did_not_apply_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry
 
-    targets = [h.target for h in (*upstream.scheduler_hooks(), *upstream.http_hooks())]
+    targets = [hook.target for hook in upstream.hooks_here()]
     monkeypatch.setattr(HookRegistry, "_patched", set(targets))
     upstream.check_hooks()
     monkeypatch.setattr(HookRegistry, "_patched", set(targets[1:]))

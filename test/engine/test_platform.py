@@ -212,6 +212,7 @@ def test_a_model_path_is_enough(resolve: Callable[..., dict[str, Any]]) -> None:
     assert got["disable_overlap_schedule"] is True
     assert got["max_running_requests"] == 256
     assert got["mem_fraction_static"] == 0.8
+    assert got["sleep_on_idle"] is True
     assert 1024 <= got["max_total_tokens"] <= 64 * 8192
 
 
@@ -236,6 +237,28 @@ def test_what_the_user_asked_for_stays(
     assert {name: got[name] for name in asked} == asked
 
 
+@needs_cpu_only
+@pytest.mark.parametrize(
+    ("value", "asked", "sleeps"),
+    [("0", False, False), ("0", True, True), ("1", False, True), ("", False, True)],
+)
+def test_a_server_may_poll_if_told_to(
+    resolve: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+    asked: bool,
+    sleeps: bool,
+) -> None:
+    monkeypatch.setenv(platform.SLEEP_ENV, value)
+    assert resolve(sleep_on_idle=asked)["sleep_on_idle"] is sleeps
+
+
+def test_a_switch_that_is_neither_on_nor_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(platform.SLEEP_ENV, "no")
+    with pytest.raises(ValueError, match=f"{platform.SLEEP_ENV}='no': allowed are 0"):
+        platform.sleeps_on_idle(False)
+
+
 @pytest.mark.parametrize("asked", [None, "intel_amx"])
 def test_amx_kernels_only_on_request(monkeypatch: pytest.MonkeyPatch, asked: str | None) -> None:
     """SGLang chooses them for every x86 CPU; where they are installed, it would keep them."""
@@ -249,11 +272,14 @@ def test_amx_kernels_only_on_request(monkeypatch: pytest.MonkeyPatch, asked: str
         "max_running_requests": 1,
         "mem_fraction_static": 0.5,
         "max_total_tokens": 1024,
+        "sleep_on_idle": False,
     }
     args = SimpleNamespace(
         **{**raw, "attention_backend": "intel_amx"},
         device="cpu",
         enable_torch_compile=False,
+        enable_lora=None,
+        lora_paths=None,
         _raw_input=raw,
     )
     MultiverseCpuPlatform().apply_server_args_defaults(args)
@@ -264,6 +290,16 @@ def test_amx_kernels_only_on_request(monkeypatch: pytest.MonkeyPatch, asked: str
 def test_a_flag_that_cannot_work_is_refused(resolve: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match="--enable-torch-compile"):
         resolve(enable_torch_compile=True)
+
+
+@needs_cpu_only
+def test_lora_runs_on_torch(resolve: Callable[..., dict[str, Any]]) -> None:
+    lora = {"enable_lora": True, "max_lora_rank": 8, "lora_target_modules": ["q_proj"]}
+    assert resolve(**lora)["lora_backend"] == "torch_native"
+    with pytest.raises(ValueError, match=r"--lora-backend triton: .*torch_native"):
+        resolve(**lora, lora_backend="triton")
+    with pytest.raises(ValueError, match="--enable-lora-overlap-loading"):
+        resolve(**lora, enable_lora_overlap_loading=True)
 
 
 @needs_cpu_only

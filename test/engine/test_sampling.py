@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.no_sync import DEVICE, on_device
+from sglang_multiverse.engine import sampling
 from sglang_multiverse.engine.sampling import inverse_cdf
 
 ALMOST_ONE = 1 - 2**-53
@@ -81,3 +86,23 @@ def test_rows_are_filtered_by_their_own_parameters() -> None:
         torch.tensor([0.0, 0.0, 0.0, 0.9]),
     )
     assert chosen.tolist() == [2, 0, 1, 0]
+
+
+def test_the_host_never_waits_for_the_mask_or_the_draws() -> None:
+    mask = (sampling.to_device([0, 0, 2], DEVICE), sampling.to_device([1, 5, 3], DEVICE))
+    info: Any = SimpleNamespace(
+        multiverse_mask=mask,
+        multiverse_draws=[0.5, None, 0.25],
+        sampling_seed=None,
+        top_ks=on_device(3, dtype=torch.int32),
+        top_ps=on_device(3, dtype=torch.float32),
+        min_ps=on_device(3, dtype=torch.float32),
+    )
+    probs = on_device(3, 8, dtype=torch.float32)
+    sampling.mask_logits(None, info, probs)
+
+    def original(*_: Any) -> tuple[torch.Tensor, None]:
+        return on_device(3, dtype=torch.int32), None
+
+    ids, _ = sampling.sample_with_draws(original, None, probs, info, on_device(3), False)
+    assert ids.is_meta and ids.shape == (3,)

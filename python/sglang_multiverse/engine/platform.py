@@ -30,17 +30,18 @@ from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
 from sglang_multiverse.cpu import has_native_bf16
 
+from .upstream import THREAD_PINNING
+
 if TYPE_CHECKING:
     from sglang.srt.configs.model_config import ModelConfig
 
 logger = logging.getLogger(__name__)
 
 PLATFORM_NAME = "multiverse_cpu"
+# SGLang's `--sleep-on-idle` can be set but not unset, so the way back is here.
+SLEEP_ENV = "SGLANG_MULTIVERSE_SLEEP_ON_IDLE"
 _GROUP = "sglang.srt.platforms"
 _QUALNAME = f"{__name__}:MultiverseCpuPlatform"
-
-# Where SGLang pins threads to cores, in each worker.
-THREAD_PINNING = "sglang.srt.distributed.bootstrap._init_cpu_threads_env"
 
 # torch modules whose `is_available()` says that an accelerator can be used. A
 # backend that ships apart from torch (npu, musa, hpu) appears as an attribute
@@ -164,6 +165,44 @@ def _pin_threads_if_possible(original: Callable[..., None], *args: Any, **kwargs
         logger.info("SGLang's CPU kernels are not installed: threads stay where the OS puts them.")
 
 
+def sleep_while_paused(_result: None, scheduler: Any) -> None:
+    """Hook after a turn of a paused scheduler's loop: wait for a message, as when idle.
+
+    SGLang polls here without end. Nothing can run before a message says so, and
+    the wait ends with the message, or after a second.
+    """
+    scheduler.maybe_sleep_on_idle()
+
+
+def sleeps_on_idle(asked: bool) -> bool:
+    """Whether an idle scheduler waits for a message in place of polling for one.
+
+    A poll keeps a whole core busy, which a GPU's host may spare and a CPU that
+    also computes the model may not.
+
+    Raises:
+        ValueError: the environment variable is neither 0 nor 1.
+    """
+    value = os.environ.get(SLEEP_ENV) or "1"
+    if value not in ("0", "1"):
+        raise ValueError(f"{SLEEP_ENV}={value!r}: allowed are 0 (poll) and 1 (sleep, the default)")
+    return asked or value == "1"
+
+
+def lora_backend(asked: str) -> str:
+    """SGLang's default cannot be told from the same name given by the user: both mean ours.
+
+    Raises:
+        ValueError: another backend was asked for; their kernels need an accelerator.
+    """
+    if asked not in ("csgmv", "torch_native"):
+        raise ValueError(
+            f"--lora-backend {asked}: its kernels need an accelerator; "
+            "use torch_native, or leave the flag out"
+        )
+    return "torch_native"
+
+
 class MultiverseCpuPlatform(CpuSRTPlatform):
     """Any x86-64 or arm64 CPU, through torch-native operators."""
 
@@ -227,12 +266,20 @@ class MultiverseCpuPlatform(CpuSRTPlatform):
                 "leave the flag out"
             )
         asked = server_args._raw_input
+        if server_args.enable_lora or server_args.lora_paths:
+            server_args.lora_backend = lora_backend(asked["lora_backend"])
+            if server_args.enable_lora_overlap_loading:
+                raise ValueError(
+                    "--enable-lora-overlap-loading: a CPU has no second stream to load on; "
+                    "leave the flag out"
+                )
 
         # SGLang has already written its AMX kernels here if nothing was asked.
         if asked["attention_backend"] is None:
             server_args.attention_backend = self.get_default_attention_backend()
         # Overlap needs a second stream to run on; a CPU has none.
         server_args.disable_overlap_schedule = True
+        server_args.sleep_on_idle = sleeps_on_idle(bool(asked["sleep_on_idle"]))
         if asked["max_running_requests"] is None:
             server_args.max_running_requests = _MAX_RUNNING_REQUESTS
         if asked["mem_fraction_static"] is None:

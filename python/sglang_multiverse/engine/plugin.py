@@ -9,8 +9,7 @@ def register() -> None:
     """Register the hooks this process needs; inert in the others."""
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    hooks = list(upstream.http_hooks())
-    if upstream.in_scheduler_process():
-        hooks.extend(upstream.scheduler_hooks())
+    in_scheduler = upstream.in_scheduler_process()
+    hooks = upstream.hooks_here() if in_scheduler else upstream.http_hooks()
     for hook in hooks:
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))

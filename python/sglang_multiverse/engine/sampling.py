@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..structure import forbidden_ids
+from .positions import to_device
 from .req import MultiverseReq
 
 if TYPE_CHECKING:
@@ -54,10 +55,7 @@ def _mask(batch: ScheduleBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
             columns.extend(masked)
     if not rows:
         return None
-    return (
-        torch.tensor(rows, dtype=torch.int64).to(batch.device, non_blocking=True),
-        torch.tensor(columns, dtype=torch.int64).to(batch.device, non_blocking=True),
-    )
+    return to_device(rows, batch.device), to_device(columns, batch.device)
 
 
 def mask_logits(_result: Any, info: Any, logits: torch.Tensor) -> None:
@@ -97,12 +95,10 @@ def sample_with_draws(
     draws = getattr(info, _DRAWS, None)
     if draws is None or info.sampling_seed is not None:
         return original(sampler, probs, info, positions, simple_sampling_case)
-    rows = torch.tensor(
-        [row for row, draw in enumerate(draws) if draw is not None], device=probs.device
-    )
+    rows = to_device([row for row, draw in enumerate(draws) if draw is not None], probs.device)
     chosen = inverse_cdf(
         probs[rows],
-        torch.tensor([d for d in draws if d is not None], dtype=torch.float64).to(probs.device),
+        to_device([d for d in draws if d is not None], probs.device, torch.float64),
         info.top_ks[rows],
         info.top_ps[rows],
         info.min_ps[rows],

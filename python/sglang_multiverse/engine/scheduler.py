@@ -12,6 +12,7 @@ from sglang.srt.runtime_context import get_context
 
 from ..structure import MissingTagsError
 from . import kv, step
+from .adapters import has_adapter, held_adapters, is_continued
 from .admission import found_family, is_beam_search, keep_apart
 from .extends import Extends
 from .family import Family
@@ -186,6 +187,12 @@ class MultiverseScheduler(Scheduler):
         pending = self.extends.pending()
         newcomer = urgency(self.waiting_queue[0].priority)
         return not pending or newcomer < urgency(pending[0].priority)
+
+    def can_schedule_lora_req(self, req: Req, running_loras: set[str | None]) -> bool:
+        if is_continued(req, self.families):
+            return has_adapter(self, req, running_loras)
+        held = held_adapters(self.families)
+        return bool(super().can_schedule_lora_req(req, running_loras | held))
 
     def update_running_batch(self, batch: ScheduleBatch) -> ScheduleBatch | None:
         """Before SGLang retracts by length, make room by family, the last first."""

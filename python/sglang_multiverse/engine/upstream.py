@@ -18,6 +18,9 @@ SGLANG_VERSION = "0.5.23"
 
 SCHEDULER = "sglang.srt.managers.scheduler"
 
+# Where SGLang pins threads to cores, in each worker.
+THREAD_PINNING = "sglang.srt.distributed.bootstrap._init_cpu_threads_env"
+
 
 class Hook(NamedTuple):
     """A hook as `sglang.srt.plugins.hook_registry.HookRegistry` takes it."""
@@ -85,6 +88,40 @@ def http_hooks() -> tuple[Hook, ...]:
     return tuple(Hook(target, hook, "around") for target, hook in around)
 
 
+def platform_hooks() -> tuple[Hook, ...]:
+    """The hooks of the scheduler process on the platform `multiverse_cpu`."""
+    from .pageable import in_pageable_memory
+    from .platform import sleep_while_paused
+
+    manager = "sglang.srt.lora.lora_manager.LoRAManager"
+    pinning = (
+        "__init__",
+        "init_memory_pool",
+        "load_lora_adapter",
+        "load_lora_adapter_from_tensors",
+        "update_lora_info",
+        "fetch_new_loras",
+        "prepare_lora_batch",
+    )
+    return (
+        Hook(
+            f"{SCHEDULER}.Scheduler._record_scheduler_state_for_paused_engine",
+            sleep_while_paused,
+            "after",
+        ),
+        *(Hook(f"{manager}.{name}", in_pageable_memory, "around") for name in pinning),
+    )
+
+
+def on_our_platform() -> bool:
+    """Whether SGLang serves on `multiverse_cpu` in this process."""
+    from sglang.srt.platforms import current_platform
+
+    from .platform import MultiverseCpuPlatform
+
+    return isinstance(current_platform, MultiverseCpuPlatform)
+
+
 def add_family_rows(records: dict[str, Any], tree_cache: Any) -> dict[str, Any]:
     """Hook after `session_records`: KV rows of families count as held, like a session's."""
     held = getattr(tree_cache, "multiverse_rows", None)
@@ -96,6 +133,11 @@ def in_scheduler_process() -> bool:
     return SCHEDULER in sys.modules
 
 
+def hooks_here() -> tuple[Hook, ...]:
+    """All hooks of this process, if it is the scheduler's."""
+    return (*http_hooks(), *scheduler_hooks(), *(platform_hooks() if on_our_platform() else ()))
+
+
 def check_hooks() -> None:
     """Raise `HookError` unless every scheduler hook took effect in this process.
 
@@ -103,8 +145,7 @@ def check_hooks() -> None:
     """
     from sglang.srt.plugins.hook_registry import HookRegistry
 
-    hooks = (*scheduler_hooks(), *http_hooks())
-    missing = [hook.target for hook in hooks if hook.target not in HookRegistry._patched]
+    missing = [hook.target for hook in hooks_here() if hook.target not in HookRegistry._patched]
     if missing:
         raise HookError(f"Multiverse hooks did not apply: {', '.join(missing)}")
 
