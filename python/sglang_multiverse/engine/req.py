@@ -55,6 +55,7 @@ class MultiverseReq(Req):
         position_offset: position id minus row index, for the next token.
         segment_start: output index of the first token that a stop string may match.
         flushed: how many own tokens the parent's ids already hold.
+        prompt_len: how many of the ids are the prompt's: the first ones.
         closed: a branch whose text is complete.
         fork_at: index after the `</Goal>` the children branch off from.
         replaying: the children's text is known and part of the ids already.
@@ -84,6 +85,7 @@ class MultiverseReq(Req):
         self.stage = Stage.QUEUED if parent is None else Stage.EXTEND
         self.flushed = 0
         self.flush_at = 0
+        self.prompt_len = len(self.origin_input_ids)
         self.closed = False
         self.discards = False
         self.force: deque[int] = deque()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SGLANG_VERSION = "0.5.23"
 
 SCHEDULER = "sglang.srt.managers.scheduler"
+SAMPLING_INFO = "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo"
 
 
 class Hook(NamedTuple):
@@ -33,6 +34,7 @@ class HookError(RuntimeError):
 
 def scheduler_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process."""
+    from .penalties import count_what_is_seen
     from .positions import shift_positions
     from .sampling import mask_logits, sample_with_draws
     from .scheduler import MultiverseScheduler
@@ -44,8 +46,9 @@ def scheduler_hooks() -> tuple[Hook, ...]:
             shift_positions,
             "after",
         ),
+        Hook(f"{SAMPLING_INFO}.from_schedule_batch", count_what_is_seen, "after"),
         Hook(
-            "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo.apply_logits_bias",
+            f"{SAMPLING_INFO}.apply_logits_bias",
             mask_logits,
             "after",
         ),
