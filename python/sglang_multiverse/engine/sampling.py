@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..structure import forbidden_ids
+from .guard import guard_mask
 from .req import MultiverseReq
 
 if TYPE_CHECKING:
@@ -22,11 +22,10 @@ _DRAWS = "multiverse_draws"
 def dress(batch: ScheduleBatch) -> None:
     """Attach this step's mask and draws to the batch's sampling info, for the hooks below.
 
-    The mask is a pair of int64 index tensors (rows, token ids) into the logits
-    `[batch, vocabulary]`; the draws are one uniform number per row that has a
+    The mask is a `GuardMask`; the draws are one uniform number per row that has a
     seed, `None` for the others.
     """
-    setattr(batch.sampling_info, _MASK, _mask(batch))
+    setattr(batch.sampling_info, _MASK, guard_mask(batch.reqs, batch.device))
     draws = [_draw(req) for req in batch.reqs]
     setattr(batch.sampling_info, _DRAWS, draws if any(d is not None for d in draws) else None)
 
@@ -37,34 +36,11 @@ def undress(batch: ScheduleBatch) -> None:
     setattr(batch.sampling_info, _DRAWS, None)
 
 
-def _mask(batch: ScheduleBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
-    guarded: dict[str, list[int]] = {}  # the rows of each family
-    for row, req in enumerate(batch.reqs):
-        if isinstance(req, MultiverseReq) and not req.discards and req.family.options.guard:
-            guarded.setdefault(req.family.trunk.rid, []).append(row)
-    rows: list[int] = []
-    columns: list[int] = []
-    for members in guarded.values():
-        family = batch.reqs[members[0]].family
-        vocabulary = family.vocabulary
-        permitted = family.permitted([batch.reqs[row] for row in members])
-        for row, may in zip(members, permitted, strict=True):
-            masked = forbidden_ids(vocabulary.tags, may, vocabulary.eos_ids)
-            rows.extend([row] * len(masked))
-            columns.extend(masked)
-    if not rows:
-        return None
-    return (
-        torch.tensor(rows, dtype=torch.int64).to(batch.device, non_blocking=True),
-        torch.tensor(columns, dtype=torch.int64).to(batch.device, non_blocking=True),
-    )
-
-
 def mask_logits(_result: Any, info: Any, logits: torch.Tensor) -> None:
     """Hook after `SamplingBatchInfo.apply_logits_bias`: forbid what `dress` found."""
     mask = getattr(info, _MASK, None)
     if mask is not None:
-        logits[mask] = float("-inf")
+        mask.apply(logits)
 
 
 def _draw(req: Any) -> float | None:
