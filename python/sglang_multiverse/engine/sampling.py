@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,14 @@ from .guard import guard_mask
 from .req import MultiverseReq
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sglang.srt.managers.schedule_batch import ScheduleBatch
 
 _MASK = "multiverse_mask"
 _DRAWS = "multiverse_draws"
+_STREAMS = "multiverse_streams"
+_DEFAULT_SEED = 42  # SGLang's own, in deterministic mode
 
 
 def dress(batch: ScheduleBatch) -> None:
@@ -26,6 +29,7 @@ def dress(batch: ScheduleBatch) -> None:
     seed, `None` for the others.
     """
     setattr(batch.sampling_info, _MASK, guard_mask(batch.reqs, batch.device))
+    setattr(batch.sampling_info, _STREAMS, _streams(batch))
     draws = [_draw(req) for req in batch.reqs]
     setattr(batch.sampling_info, _DRAWS, draws if any(d is not None for d in draws) else None)
 
@@ -34,6 +38,50 @@ def undress(batch: ScheduleBatch) -> None:
     """Take off what `dress` put on: rows move when SGLang filters or merges the batch."""
     setattr(batch.sampling_info, _MASK, None)
     setattr(batch.sampling_info, _DRAWS, None)
+    setattr(batch.sampling_info, _STREAMS, None)
+
+
+def path_seed(seed: int, path: Sequence[int]) -> int:
+    """The seed of a branch, in `[0, 2**63)`; the trunk keeps the request's own."""
+    if not path:
+        return seed
+    text = f"{seed}/{'.'.join(map(str, path))}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _streams(batch: ScheduleBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """In deterministic mode, each row's seed and its place in the row's stream: int64 `[rows]`.
+
+    SGLang takes the position for a place. Siblings share positions, and a
+    position names another token before and after a retraction; the number of a
+    sequence's own tokens does neither.
+    """
+    if batch.sampling_info.sampling_seed is None:
+        return None
+    seeds, places = [], []
+    for req in batch.reqs:
+        seed = req.sampling_params.sampling_seed
+        seeds.append(path_seed(_DEFAULT_SEED if seed is None else seed, req.path))
+        places.append(len(req.output_ids))
+    pin = torch.device(batch.device).type == "cuda"
+    return (
+        torch.tensor(seeds, pin_memory=pin).to(batch.device, non_blocking=True),
+        torch.tensor(places, pin_memory=pin).to(batch.device, non_blocking=True),
+    )
+
+
+def sample_logprobs_by_stream(
+    original: Callable[..., Any],
+    sampler: Any,
+    logprobs: torch.Tensor,
+    info: Any,
+    positions: torch.Tensor,
+) -> Any:
+    """Hook around `Sampler._sample_from_logprobs`, the deterministic mode's on-policy path."""
+    streams = getattr(info, _STREAMS, None)
+    if streams is not None:
+        info, positions = dataclasses.replace(info, sampling_seed=streams[0]), streams[1]
+    return original(sampler, logprobs, info, positions)
 
 
 def mask_logits(_result: Any, info: Any, logits: torch.Tensor) -> None:
@@ -68,8 +116,12 @@ def sample_with_draws(
     """Hook around `Sampler._sample_from_probs`: rows with a draw are sampled by it.
 
     `probs` is float `[batch, vocabulary]`, after temperature. SGLang itself
-    honours seeds only in its deterministic mode, which then stays in charge.
+    honours seeds only in its deterministic mode, which then stays in charge, with
+    a seed and a place for each path.
     """
+    streams = getattr(info, _STREAMS, None)
+    if streams is not None:
+        info, positions = dataclasses.replace(info, sampling_seed=streams[0]), streams[1]
     draws = getattr(info, _DRAWS, None)
     if draws is None or info.sampling_seed is not None:
         return original(sampler, probs, info, positions, simple_sampling_case)

@@ -36,7 +36,7 @@ def scheduler_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process."""
     from .penalties import count_what_is_seen
     from .positions import shift_positions
-    from .sampling import mask_logits, sample_with_draws
+    from .sampling import mask_logits, sample_logprobs_by_stream, sample_with_draws
     from .scheduler import MultiverseScheduler
 
     return (
@@ -55,6 +55,11 @@ def scheduler_hooks() -> tuple[Hook, ...]:
         Hook(
             "sglang.srt.layers.sampler.Sampler._sample_from_probs",
             sample_with_draws,
+            "around",
+        ),
+        Hook(
+            "sglang.srt.layers.sampler.Sampler._sample_from_logprobs",
+            sample_logprobs_by_stream,
             "around",
         ),
         Hook(
