@@ -7,7 +7,7 @@ siblings because the mask hides them, not because they are absent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -63,29 +63,75 @@ class Generation(NamedTuple):
     finish: Literal["stop", "length"]
 
 
+class Sampling(NamedTuple):
+    """What a request asks of its logits; the defaults ask for nothing."""
+
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    min_new_tokens: int = 0
+    logit_bias: Mapping[int, float] = {}
+
+    def apply(
+        self, logits: torch.Tensor, seen: Sequence[int], may_end: bool, ends: frozenset[int]
+    ) -> torch.Tensor:
+        """Logits, float `[vocab]`, after `seen`: the visible tokens behind the prompt.
+
+        `may_end`: an end token here does not end the answer, so that no minimum forbids it.
+        """
+        logits = logits.float().clone()
+        counts = torch.bincount(torch.tensor(seen, dtype=torch.int64), minlength=len(logits))
+        logits -= self.frequency_penalty * counts + self.presence_penalty * (counts > 0)
+        factor = torch.where(counts > 0, self.repetition_penalty, 1.0)
+        logits = torch.where(logits < 0, logits * factor, logits / factor)
+        if len(seen) < self.min_new_tokens and not may_end:
+            logits[list(ends)] = -torch.inf
+        for token, bias in self.logit_bias.items():
+            logits[token] += bias
+        return logits
+
+
 class _Chooser:
     """The guarded choice at a point of the text."""
 
-    def __init__(self, tags: TagTable, limits: Limits | None, eos_ids: Iterable[int]) -> None:
+    def __init__(
+        self,
+        tags: TagTable,
+        limits: Limits | None,
+        eos_ids: Iterable[int],
+        sampling: Sampling = Sampling(),  # noqa: B008 - immutable
+    ) -> None:
         self.tags = tags
         self.limits = limits
         self.eos_ids = frozenset(eos_ids)
+        self.sampling = sampling
 
-    def guard(self, logits: torch.Tensor, at: Automaton, branches: int) -> torch.Tensor:
-        """The logits, float `[vocab]`, without the tokens that may not come next."""
-        guarded = logits.float().clone()
+    def guard(
+        self, logits: torch.Tensor, at: Automaton, branches: int, behind: Sequence[int] = ()
+    ) -> torch.Tensor:
+        """The logits, float `[vocab]`, without the tokens that may not come next.
+
+        `behind` is the answer so far, in linear order; what `at` hides of it does not count.
+        """
+        start = at.length - len(behind)
+        hidden = {i - start for lo, hi in at.hidden for i in range(lo, hi)}
+        seen = [token for i, token in enumerate(behind) if i not in hidden]
+        in_branch = any(frame.phase in (Phase.HEAD, Phase.BRANCH) for frame in at.frames)
+        guarded = self.sampling.apply(logits, seen, in_branch, self.eos_ids)
         if self.limits is not None:
             forbidden = forbidden_ids(self.tags, allowed(at, self.limits, branches), self.eos_ids)
             guarded[list(forbidden)] = -torch.inf
         return guarded
 
-    def choose(self, logits: torch.Tensor, at: Automaton, branches: int) -> tuple[int, bool, float]:
+    def choose(
+        self, logits: torch.Tensor, at: Automaton, branches: int, behind: Sequence[int] = ()
+    ) -> tuple[int, bool, float]:
         """Pick from raw logits, float `[vocab]`; `branches` were opened by the answer so far.
 
         Returns:
             The token, whether it stands for an EOS inside a branch, and the gap.
         """
-        guarded = self.guard(logits, at, branches)
+        guarded = self.guard(logits, at, branches, behind)
         (best, second), (token, _) = (values.tolist() for values in guarded.topk(2))
         ends_branch = token in self.eos_ids and at.phase is Phase.BRANCH
         if ends_branch:
@@ -102,12 +148,14 @@ def score(
     limits: Limits | None,
     eos_ids: Iterable[int],
     forced: Sequence[bool] | None = None,
+    sampling: Sampling = Sampling(),  # noqa: B008 - immutable
 ) -> Scores:
     """Score linear `ids` behind the first `prompt_len` in one forward pass.
 
     Args:
         limits: of the guard; `None` switches the guard off.
         forced: per token behind the prompt, whether it was forced.
+        sampling: penalties and the like, which count as guarding does.
     """
     placed = layout(ids, tags)
     logits: torch.Tensor = (
@@ -121,7 +169,7 @@ def score(
         .float()
     )
 
-    chooser = _Chooser(tags, limits, eos_ids)
+    chooser = _Chooser(tags, limits, eos_ids, sampling)
     m = len(ids) - prompt_len
     logprobs, guarded_logprobs, choice, gap = (
         torch.full((m,), torch.nan),
@@ -133,10 +181,11 @@ def score(
     automaton.feed(ids[:prompt_len])
     for k, token in enumerate(ids[prompt_len:]):
         row = logits[prompt_len + k - 1]
-        choice[k], _, gap[k] = chooser.choose(row, automaton, branches)
+        behind = ids[prompt_len : prompt_len + k]
+        choice[k], _, gap[k] = chooser.choose(row, automaton, branches, behind)
         if forced is None or not forced[k]:
             logprobs[k] = row.log_softmax(-1)[token]
-            guarded = chooser.guard(row, automaton, branches)
+            guarded = chooser.guard(row, automaton, branches, behind)
             guarded_logprobs[k] = guarded.log_softmax(-1)[token]
         if automaton.push(token) is Role.GOAL_CLOSE:
             branches += len(automaton.frames[-1].outlines)
@@ -151,15 +200,19 @@ def generate(
     max_tokens: int,
     guard: bool = True,
     limits: Limits | None = None,
+    sampling: Sampling = Sampling(),  # noqa: B008 - immutable
+    stop: Sequence[str] = (),
 ) -> Generation:
     """Continue `prompt_ids` greedily, doing in linear order what the engine does in branches.
 
     At `</Goal>` every branch gets its header; after the last `</Path>` the
-    conclusion gets its own; an EOS in a branch is `</Path>`.
+    conclusion gets its own; an EOS in a branch is `</Path>`. A string of `stop`
+    in what was written since the last header, block or start closes the branch
+    it stands in, and elsewhere ends the answer.
     """
     tags = resolve_tags(tokenizer)
-    eos_ids = _eos_ids(model, tokenizer)
-    chooser = _Chooser(tags, (limits or Limits()) if guard else None, eos_ids)
+    ends = eos_ids(model, tokenizer)
+    chooser = _Chooser(tags, (limits or Limits()) if guard else None, ends, sampling)
     writer = _Writer(model, tokenizer, tags)
     writer.write(prompt_ids)
     start = len(writer.ids)
@@ -167,14 +220,21 @@ def generate(
     forced: list[bool] = []
     logprobs: list[float | None] = []
     finish: Literal["stop", "length"] = "length"
+    segment, stopped = len(writer.ids), False
     while len(forced) < max_tokens:
         logits = writer.next_logits()
-        token, ends_branch, _ = chooser.choose(logits, writer.automaton, writer.branches)
+        at, behind = writer.automaton, writer.ids[start:]
+        token, ends_branch, _ = chooser.choose(logits, at, writer.branches, behind)
+        if stopped:
+            token, ends_branch, stopped = tags.id_of[Role.BRANCH_CLOSE], True, False
         headers = writer.write_sampled(token)
         forced += [ends_branch] + [True] * headers
         logprobs += [None if ends_branch else float(logits.log_softmax(-1)[token])]
         logprobs += [None] * headers
-        if token in eos_ids:
+        if headers:
+            segment = len(writer.ids)
+        stopped = any(text in tokenizer.decode(writer.ids[segment:]) for text in stop)
+        if token in ends or (stopped and at.phase is not Phase.BRANCH):
             finish = "stop"
             break
     return Generation(
@@ -259,7 +319,7 @@ def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)[None, None]
 
 
-def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+def eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     configured = model.generation_config.eos_token_id if model.generation_config else None
     ids = [configured] if isinstance(configured, int) else list(configured or [])
     return frozenset([*ids, tokenizer.eos_token_id])

@@ -9,6 +9,21 @@ import pytest
 from engine import upstream_use
 from sglang_multiverse.engine import upstream
 
+# What engine/penalties.py writes to: a penalizer's state, made in `_prepare`.
+PENALIZER_STATE = {
+    "BatchedFrequencyPenalizer": {"cumulated_frequency_penalties", "frequency_penalties"},
+    "BatchedPresencePenalizer": {"cumulated_presence_penalties", "presence_penalties"},
+    "BatchedRepetitionPenalizer": {"cumulated_repetition_penalties", "repetition_penalties"},
+    "BatchedMinNewTokensPenalizer": {"len_output_tokens"},
+}
+
+
+@pytest.mark.parametrize("name", PENALIZER_STATE)
+def test_a_penalizer_keeps_its_state_where_we_write(name: str) -> None:
+    penalizer = upstream.resolve(f"sglang.srt.sampling.penaltylib.{name}")
+    source = inspect.getsource(penalizer._prepare)
+    assert all(f"self.{state} =" in source for state in PENALIZER_STATE[name])
+
 
 def test_the_pin_is_what_is_installed() -> None:
     assert version("sglang") == upstream.SGLANG_VERSION

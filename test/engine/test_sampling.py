@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.no_sync import DEVICE, on_device
 from sglang_multiverse.engine import sampling
-from sglang_multiverse.engine.sampling import inverse_cdf
+from sglang_multiverse.engine.sampling import (
+    dress,
+    inverse_cdf,
+    sample_logprobs_by_stream,
+    sample_with_draws,
+    undress,
+)
 
 ALMOST_ONE = 1 - 2**-53
 
@@ -106,3 +114,40 @@ def test_the_host_never_waits_for_the_mask_or_the_draws() -> None:
 
     ids, _ = sampling.sample_with_draws(original, None, probs, info, on_device(3), False)
     assert ids.is_meta and ids.shape == (3,)
+
+
+@dataclass
+class Info:
+    """The part of SGLang's `SamplingBatchInfo` that is touched."""
+
+    sampling_seed: torch.Tensor | None
+
+
+@pytest.mark.parametrize("hook", [sample_with_draws, sample_logprobs_by_stream])
+def test_in_deterministic_mode_each_path_has_its_own_noise(hook: Any) -> None:
+    """Siblings at one position and one seed; places are counted in their own tokens."""
+
+    def row(seed: int | None, path: tuple[int, ...], own: int) -> SimpleNamespace:
+        params = SimpleNamespace(sampling_seed=seed)
+        return SimpleNamespace(sampling_params=params, path=path, output_ids=[0] * own)
+
+    rows = [row(7, (), 3), row(7, (1,), 5), row(7, (2,), 5), row(None, (), 0), row(7, (1,), 6)]
+    given = torch.tensor([7, 7, 7, 42, 7])
+    batch = SimpleNamespace(reqs=rows, device="cpu", sampling_info=Info(given))
+    extra = (False,) if hook is sample_with_draws else ()
+
+    def original(sampler: Any, values: Any, info: Any, positions: torch.Tensor, *_: Any) -> Any:
+        return info.sampling_seed.tolist(), positions.tolist()
+
+    def ask() -> Any:
+        return hook(original, None, None, batch.sampling_info, torch.full((5,), 99), *extra)
+
+    dress(batch)  # type: ignore[arg-type]
+    seeds, places = ask()
+    assert places == [3, 5, 5, 0, 6]
+    assert (seeds[0], seeds[3]) == (7, 42)  # who does not fork is seeded as SGLang would
+    assert seeds[1] == seeds[4]
+    assert len(set(seeds)) == 4
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    undress(batch)  # type: ignore[arg-type]
+    assert ask() == (given.tolist(), [99] * 5)

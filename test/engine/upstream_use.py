@@ -198,7 +198,10 @@ def problem(use: Use) -> str | None:
         return f"{use.target} is gone ({use.where})"
     if use.kind != "override":
         return None
-    theirs = inspect.signature(getattr(pkgutil.resolve_name(owner), name)).parameters
+    overridden = getattr(pkgutil.resolve_name(owner), name)
+    if not callable(overridden):
+        return None  # a property
+    theirs = inspect.signature(overridden).parameters
     if any(p.kind is p.VAR_KEYWORD for p in theirs.values()):
         return None
     lost = [parameter for parameter in use.parameters if parameter not in theirs]

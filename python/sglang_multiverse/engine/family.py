@@ -125,12 +125,12 @@ class Family:
         one has announced, or is allowed to announce in this very step, is taken
         from the others.
         """
-        announced = sum(_announced(member) for member in self.members())
+        planned = sum(announced(member) for member in self.members())
         granted = 0
         found = []
         for req in rows:
-            own = _announced(req)
-            others = self.branches + announced - own + granted
+            own = announced(req)
+            others = self.branches + planned - own + granted
             may = allowed(req.automaton, self.limits, others)
             found.append(may)
             opens = {Role.BLOCK_OPEN, Role.GOAL_OPEN} if not own else {Role.OUTLINE_OPEN}
@@ -251,7 +251,7 @@ class Family:
             requeue(req)
 
 
-def _announced(req: MultiverseReq) -> int:
+def announced(req: MultiverseReq) -> int:
     """Branches of a plan that `req` is writing, or has written and not forked yet; at least one."""
     automaton = req.automaton
     if req.children or automaton.depth <= req.depth:

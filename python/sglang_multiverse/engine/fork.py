@@ -154,6 +154,8 @@ def _child(
         child.logprob.input_token_logprobs_idx = []
     child.append_known(list(own))
     child.flushed = len(own)
+    # What is known when a branch starts is text of the prompt.
+    child.prompt_len = min(parent.prompt_len, len(prefix)) + len(own)
     child.automaton.feed(own)
     child.segment_start = len(child.output_ids)
     plan(child)

@@ -47,6 +47,7 @@ class MultiverseReq(Req):
         position_offset: position id minus row index, for the next token.
         segment_start: output index of the first token that a stop string may match.
         flushed: how many own tokens the parent's ids already hold.
+        prompt_len: how many of the ids are the prompt's: the first ones.
         closed: a branch whose text is complete.
         slots: int32 `[n]`, a closed branch's own KV slots, `[fork, fork + n)` of
             its ids, from the moment it gives its row back until the join.
@@ -82,6 +83,7 @@ class MultiverseReq(Req):
         self.slots: torch.Tensor | None = None
         self.flushed = 0
         self.flush_at = 0
+        self.prompt_len = len(self.origin_input_ids)
         self.closed = False
         self.discards = False
         self.force: deque[int] = deque()

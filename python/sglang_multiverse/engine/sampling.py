@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..structure import forbidden_ids
+from .guard import guard_mask
 from .positions import to_device
 from .req import MultiverseReq
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sglang.srt.managers.schedule_batch import ScheduleBatch
 
 _MASK = "multiverse_mask"
 _DRAWS = "multiverse_draws"
+_STREAMS = "multiverse_streams"
+_DEFAULT_SEED = 42  # SGLang's own, in deterministic mode
 
 
 def dress(batch: ScheduleBatch) -> None:
     """Attach this step's mask and draws to the batch's sampling info, for the hooks below.
 
-    The mask is a pair of int64 index tensors (rows, token ids) into the logits
-    `[batch, vocabulary]`; the draws are one uniform number per row that has a
+    The mask is a `GuardMask`; the draws are one uniform number per row that has a
     seed, `None` for the others.
     """
-    setattr(batch.sampling_info, _MASK, _mask(batch))
+    setattr(batch.sampling_info, _MASK, guard_mask(batch.reqs, batch.device))
+    setattr(batch.sampling_info, _STREAMS, _streams(batch))
     draws = [_draw(req) for req in batch.reqs]
     setattr(batch.sampling_info, _DRAWS, draws if any(d is not None for d in draws) else None)
 
@@ -36,33 +39,54 @@ def undress(batch: ScheduleBatch) -> None:
     """Take off what `dress` put on: rows move when SGLang filters or merges the batch."""
     setattr(batch.sampling_info, _MASK, None)
     setattr(batch.sampling_info, _DRAWS, None)
+    setattr(batch.sampling_info, _STREAMS, None)
 
 
-def _mask(batch: ScheduleBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
-    guarded: dict[str, list[int]] = {}  # the rows of each family
-    for row, req in enumerate(batch.reqs):
-        if isinstance(req, MultiverseReq) and not req.discards and req.family.options.guard:
-            guarded.setdefault(req.family.trunk.rid, []).append(row)
-    rows: list[int] = []
-    columns: list[int] = []
-    for members in guarded.values():
-        family = batch.reqs[members[0]].family
-        vocabulary = family.vocabulary
-        permitted = family.permitted([batch.reqs[row] for row in members])
-        for row, may in zip(members, permitted, strict=True):
-            masked = forbidden_ids(vocabulary.tags, may, vocabulary.eos_ids)
-            rows.extend([row] * len(masked))
-            columns.extend(masked)
-    if not rows:
+def path_seed(seed: int, path: Sequence[int]) -> int:
+    """The seed of a branch, in `[0, 2**63)`; the trunk keeps the request's own."""
+    if not path:
+        return seed
+    text = f"{seed}/{'.'.join(map(str, path))}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _streams(batch: ScheduleBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """In deterministic mode, each row's seed and its place in the row's stream: int64 `[rows]`.
+
+    SGLang takes the position for a place. Siblings share positions, and a
+    position names another token before and after a retraction; the number of a
+    sequence's own tokens does neither.
+    """
+    if batch.sampling_info.sampling_seed is None:
         return None
-    return to_device(rows, batch.device), to_device(columns, batch.device)
+    seeds, places = [], []
+    for req in batch.reqs:
+        seed = req.sampling_params.sampling_seed
+        path = req.path if isinstance(req, MultiverseReq) else ()
+        seeds.append(path_seed(_DEFAULT_SEED if seed is None else seed, path))
+        places.append(len(req.output_ids))
+    return to_device(seeds, batch.device), to_device(places, batch.device)
+
+
+def sample_logprobs_by_stream(
+    original: Callable[..., Any],
+    sampler: Any,
+    logprobs: torch.Tensor,
+    info: Any,
+    positions: torch.Tensor,
+) -> Any:
+    """Hook around `Sampler._sample_from_logprobs`, the deterministic mode's on-policy path."""
+    streams = getattr(info, _STREAMS, None)
+    if streams is not None:
+        info, positions = dataclasses.replace(info, sampling_seed=streams[0]), streams[1]
+    return original(sampler, logprobs, info, positions)
 
 
 def mask_logits(_result: Any, info: Any, logits: torch.Tensor) -> None:
     """Hook after `SamplingBatchInfo.apply_logits_bias`: forbid what `dress` found."""
     mask = getattr(info, _MASK, None)
     if mask is not None:
-        logits[mask] = float("-inf")
+        mask.apply(logits)
 
 
 def _draw(req: Any) -> float | None:
@@ -90,8 +114,12 @@ def sample_with_draws(
     """Hook around `Sampler._sample_from_probs`: rows with a draw are sampled by it.
 
     `probs` is float `[batch, vocabulary]`, after temperature. SGLang itself
-    honours seeds only in its deterministic mode, which then stays in charge.
+    honours seeds only in its deterministic mode, which then stays in charge, with
+    a seed and a place for each path.
     """
+    streams = getattr(info, _STREAMS, None)
+    if streams is not None:
+        info, positions = dataclasses.replace(info, sampling_seed=streams[0]), streams[1]
     draws = getattr(info, _DRAWS, None)
     if draws is None or info.sampling_seed is not None:
         return original(sampler, probs, info, positions, simple_sampling_case)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SGLANG_VERSION = "0.5.23"
 
 SCHEDULER = "sglang.srt.managers.scheduler"
+SAMPLING_INFO = "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo"
 
 # Where SGLang pins threads to cores, in each worker.
 THREAD_PINNING = "sglang.srt.distributed.bootstrap._init_cpu_threads_env"
@@ -36,8 +37,9 @@ class HookError(RuntimeError):
 
 def scheduler_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process."""
+    from .penalties import count_what_is_seen
     from .positions import shift_positions
-    from .sampling import mask_logits, sample_with_draws
+    from .sampling import mask_logits, sample_logprobs_by_stream, sample_with_draws
     from .scheduler import MultiverseScheduler
 
     return (
@@ -47,14 +49,20 @@ def scheduler_hooks() -> tuple[Hook, ...]:
             shift_positions,
             "after",
         ),
+        Hook(f"{SAMPLING_INFO}.from_schedule_batch", count_what_is_seen, "after"),
         Hook(
-            "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo.apply_logits_bias",
+            f"{SAMPLING_INFO}.apply_logits_bias",
             mask_logits,
             "after",
         ),
         Hook(
             "sglang.srt.layers.sampler.Sampler._sample_from_probs",
             sample_with_draws,
+            "around",
+        ),
+        Hook(
+            "sglang.srt.layers.sampler.Sampler._sample_from_logprobs",
+            sample_logprobs_by_stream,
             "around",
         ),
         Hook(
