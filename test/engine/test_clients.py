@@ -316,6 +316,37 @@ def test_live_branches(
     check_live([(c.multiverse["path"], c.text) for c in texts if c.text], expected)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"skip_special_tokens": False},
+        {"skip_special_tokens": False, "no_stop_trim": True},
+        {"stop": ["</Conclusion>\n</"]},
+        {"stop": ["Answer:", "wer"], "no_stop_trim": True},
+    ],
+    ids=str,
+)
+def test_live_branches_add_up_to_the_linear_text(
+    server: Server, problem: problems.Problem, tiny_tokenizer: Any, asked: dict[str, Any]
+) -> None:
+    """What ended the answer, its last token or a stop string, is cut off as it is there."""
+    params = {"temperature": 0, "max_new_tokens": 900, **asked}
+    ids = chat_ids(problem, tiny_tokenizer)
+    events = events_of(server, input_ids=ids, sampling_params=params, **LIVE)
+    texts: dict[str, str] = {}
+    for event in events:
+        for path, text in event["meta_info"].get("multiverse_deltas", ()):
+            texts[path] = texts.get(path, "") + text
+    last = events[-1]
+    assert last["meta_info"]["finish_reason"]["type"] == "stop"
+    # One block: the trunk's text is what stands before its branches, and after them.
+    head, goal, tail = texts.pop("").partition("</Goal>")
+    branches = "".join(texts[path] for path in sorted(texts))
+    assert head + goal + branches + tail == last["text"]
+    assert len(texts) == last["meta_info"]["multiverse"]["branches"] >= 2
+
+
 # --- the command line --------------------------------------------------------
 
 

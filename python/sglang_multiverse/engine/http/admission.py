@@ -72,7 +72,7 @@ def admit(
     def check(asked: object) -> _Checked:
         options = RequestOptions.parse(asked, support.server)
         if options.stream == "branches":
-            _check_live(stream, live_route)
+            _check_live(support, stream, live_route)
         return options.model_dump(exclude_none=True, exclude_unset=True)
 
     if isinstance(value, list):
@@ -93,13 +93,17 @@ def admit(
     return _merged(params, value, check)
 
 
-def _check_live(stream: bool, live_route: bool) -> None:
+def _check_live(support: Support, stream: bool, live_route: bool) -> None:
     if not stream:
         raise OptionError(f'{FIELD}.stream="branches": allowed only with "stream": true')
     if not live_route:
         raise OptionError(
             f'{FIELD}.stream="branches": allowed only on '
             "/v1/chat/completions, /v1/completions and /generate"
+        )
+    if not support.decodes_live:
+        raise OptionError(
+            f'{FIELD}.stream="branches": allowed only with a tokenizer of the tokenizers library'
         )
 
 
