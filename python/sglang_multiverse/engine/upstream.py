@@ -68,6 +68,7 @@ def http_hooks() -> tuple[Hook, ...]:
 
     manager = "sglang.srt.managers.tokenizer_manager.TokenizerManager"
     openai = "sglang.srt.entrypoints.openai"
+    messages = "sglang.srt.entrypoints.anthropic.serving.AnthropicServing"
     chat = f"{openai}.serving_chat.OpenAIServingChat"
     completion = f"{openai}.serving_completions.OpenAIServingCompletion"
     around: tuple[tuple[str, Callable[..., Any]], ...] = (
@@ -76,6 +77,11 @@ def http_hooks() -> tuple[Hook, ...]:
         (f"{manager}._send_one_request", http.send_one_request),
         (f"{manager}.update_request_meta_info", http.take_results),
         (f"{manager}._wait_one_response", http.deliver),
+        (f"{manager}._handle_batch_request", http.handle_batch),
+        (f"{manager}.abort_request", http.abort_request),
+        (f"{manager}._update_model_path_info", http.keep_served_name),
+        (f"{messages}._convert_response", http.messages_answer),
+        (f"{messages}._generate_anthropic_stream", http.messages_stream),
         (f"{openai}.serving_base.OpenAIServingBase.handle_request", http.handle_request),
         (f"{chat}._process_messages", http.process_messages),
         (f"{chat}._build_token_logprobs_from_raw", http.chat_logprobs),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..options import OptionError, RequestOptions
+from .aborts import check_rid
 from .support import Support, support_of
 
 FIELD = "multiverse"
@@ -157,12 +158,15 @@ def contract_error(original: Callable[..., Any], body: Any) -> Any:
         return error
     from sglang.srt.entrypoints.http_server import get_global_state
 
+    params = body.get("sampling_params")
+    batch = batch_size(body.get("text"), body.get("input_ids"), body.get("input_embeds"))
     try:
+        check_rid(body.get("rid"), batch, params.get("n") if isinstance(params, dict) else None)
         admit(
             support_of(get_global_state().tokenizer_manager),
-            body.get("sampling_params"),
+            params,
             body.get(FIELD),
-            batch=batch_size(body.get("text"), body.get("input_ids"), body.get("input_embeds")),
+            batch=batch,
             stream=body.get("stream") is True,
         )
     except OptionError as refused:

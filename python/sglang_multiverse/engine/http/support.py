@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sglang_multiverse.structure import MULTIVERSE, Dialect, MissingTagsError, resolve_tags
@@ -36,6 +37,16 @@ def support_of(manager: Any) -> Support:
         found = _look(manager)
         setattr(manager, _ATTRIBUTE, found)
     return found
+
+
+def keep_served_name(
+    original: Callable[..., None], manager: Any, model_path: str, load_format: str
+) -> None:
+    """Hook: new weights do not change the name that clients ask for."""
+    name = manager.served_model_name
+    original(manager, model_path, load_format)
+    if support_of(manager).dialect is not None:
+        manager.served_model_name = name
 
 
 def _look(manager: Any) -> Support:
