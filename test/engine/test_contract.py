@@ -58,6 +58,13 @@ def test_what_we_override_or_call_has_its_parameters(target: str) -> None:
     assert PARAMETERS[target] <= set(found), f"{target} moved: {sorted(found)}"
 
 
+def test_the_registry_of_reasoning_parsers_is_there() -> None:
+    assert "qwen3" in upstream.resolve(upstream.REASONING_PARSERS)
+    detector = upstream.resolve(upstream.REASONING_DETECTOR)
+    for name in ("detect_and_parse", "parse_streaming_increment", "finish"):
+        assert callable(getattr(detector, name))
+
+
 def test_a_hook_that_did_not_apply_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry
 

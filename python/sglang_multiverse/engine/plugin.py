@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import upstream
+from .http.reasoning import register_parser
 
 
 def register() -> None:
@@ -14,3 +15,4 @@ def register() -> None:
         hooks.extend(upstream.scheduler_hooks())
     for hook in hooks:
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
+    register_parser()

@@ -91,6 +91,11 @@ def http_hooks() -> tuple[Hook, ...]:
     return tuple(Hook(target, hook, "around") for target, hook in around)
 
 
+# `engine.http.reasoning` adds a parser to this registry, and derives it from this class.
+REASONING_PARSERS = "sglang.srt.parser.reasoning_parser.ReasoningParser.DetectorMap"
+REASONING_DETECTOR = "sglang.srt.parser.reasoning_parser.BaseReasoningFormatDetector"
+
+
 def add_family_rows(records: dict[str, Any], tree_cache: Any) -> dict[str, Any]:
     """Hook after `session_records`: KV rows of families count as held, like a session's."""
     held = getattr(tree_cache, "multiverse_rows", None)
