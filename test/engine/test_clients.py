@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,6 +121,23 @@ def test_chat_logprobs(client: OpenAI, problem: problems.Problem, linear: Any) -
             assert len(row.top_logprobs) == 2
             # Greedy: the token is the best one.
             assert row.top_logprobs[0].token == row.token
+
+
+def test_a_chat_stream_lists_the_log_probabilities_of_the_answer(
+    client: OpenAI, problem: problems.Problem
+) -> None:
+    """One a token, the end token's included, whose chunk has no text."""
+    asked = {"messages": user(problem.prompt), "logprobs": True, "top_logprobs": 2, **GREEDY}
+    whole = client.chat.completions.create(**asked)
+    stream = client.chat.completions.create(stream=True, **asked)
+    told = [e.choices[0].logprobs for e in stream if e.choices and e.choices[0].logprobs]
+    rows = [row for one in told for row in one.content]
+    expected = whole.choices[0].logprobs.content
+    assert len(rows) == len(expected) == whole.usage.completion_tokens
+    for row, other in zip(rows, expected, strict=True):
+        assert (row.token, row.bytes) == (other.token, other.bytes)
+        assert row.logprob == pytest.approx(other.logprob, abs=1e-4)
+        assert len(row.top_logprobs) == len(other.top_logprobs)
 
 
 def test_completions_logprobs(
@@ -253,6 +271,59 @@ def test_generate_stream_is_the_answer(
     assert not any("multiverse" in event["meta_info"] for event in events[:-1])
 
 
+def test_an_answer_of_several_is_aborted_by_the_id_its_client_gave(server: Server) -> None:
+    params = {"n": 2, "temperature": 1, "max_new_tokens": 1500, "ignore_eos": True}
+    body = {"text": "Once", "rid": "story", "sampling_params": params}
+    with ThreadPoolExecutor(1) as other:
+        asked = other.submit(server.http.post, "/generate", json=body)
+        time.sleep(1)
+        assert not asked.done()
+        server.http.post("/abort_request", json={"rid": "stor"})  # nobody's
+        time.sleep(0.5)
+        assert not asked.done()
+        server.http.post("/abort_request", json={"rid": "story"}).raise_for_status()
+        answers = asked.result(timeout=20).json()
+    assert [one["meta_info"]["finish_reason"]["type"] for one in answers] == ["abort"] * 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_list_of_ids_for_one_prompt_is_refused(server: Server, stream: bool) -> None:
+    answer = server.http.post("/generate", json={"text": "q", "rid": ["a"], "stream": stream})
+    assert answer.status_code == 400
+    assert "rid: expected a string" in answer.json()["error"]["message"]
+
+
+# --- /v1/messages, /v1/responses ---------------------------------------------
+
+
+@pytest.mark.parametrize("stop", ["</Conclusion>", None])
+def test_messages_say_that_a_stop_sequence_ended_them(
+    server: Server, problem: problems.Problem, stop: str | None
+) -> None:
+    body = {**GREEDY, "messages": user(problem.prompt), "stop_sequences": stop and [stop]}
+    whole = server.http.post("/v1/messages", json=body).json()
+    with server.http.stream("POST", "/v1/messages", json={**body, "stream": True}) as answer:
+        lines = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
+    (last,) = [e for e in map(json.loads, lines) if e["type"] == "message_delta"]
+    for told in (whole, last["delta"]):
+        assert told["stop_reason"] == ("end_turn" if stop is None else "stop_sequence")
+        assert told.get("stop_sequence") == stop
+    assert last["usage"]["output_tokens"] == whole["usage"]["output_tokens"]
+
+
+def test_new_weights_do_not_change_the_name(
+    server: Server, client: OpenAI, tiny_path: Path, tmp_path: Path
+) -> None:
+    name = client.models.list().data[0].id
+    weights = tmp_path / "weights"
+    weights.symlink_to(tiny_path)
+    told = server.http.post("/update_weights_from_disk", json={"model_path": str(weights)})
+    assert told.json()["success"]
+    assert client.models.list().data[0].id == name
+    body = {"model": name, "input": "q", "max_output_tokens": 16, "store": False}
+    server.http.post("/v1/responses", json=body).raise_for_status()
+
+
 # --- live branches -----------------------------------------------------------
 
 
@@ -314,6 +385,37 @@ def test_live_branches(
     )
     texts = [event.choices[0] for event in completion if event.choices]
     check_live([(c.multiverse["path"], c.text) for c in texts if c.text], expected)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"skip_special_tokens": False},
+        {"skip_special_tokens": False, "no_stop_trim": True},
+        {"stop": ["</Conclusion>\n</"]},
+        {"stop": ["Answer:", "wer"], "no_stop_trim": True},
+    ],
+    ids=str,
+)
+def test_live_branches_add_up_to_the_linear_text(
+    server: Server, problem: problems.Problem, tiny_tokenizer: Any, asked: dict[str, Any]
+) -> None:
+    """What ended the answer, its last token or a stop string, is cut off as it is there."""
+    params = {"temperature": 0, "max_new_tokens": 900, **asked}
+    ids = chat_ids(problem, tiny_tokenizer)
+    events = events_of(server, input_ids=ids, sampling_params=params, **LIVE)
+    texts: dict[str, str] = {}
+    for event in events:
+        for path, text in event["meta_info"].get("multiverse_deltas", ()):
+            texts[path] = texts.get(path, "") + text
+    last = events[-1]
+    assert last["meta_info"]["finish_reason"]["type"] == "stop"
+    # One block: the trunk's text is what stands before its branches, and after them.
+    head, goal, tail = texts.pop("").partition("</Goal>")
+    branches = "".join(texts[path] for path in sorted(texts))
+    assert head + goal + branches + tail == last["text"]
+    assert len(texts) == last["meta_info"]["multiverse"]["branches"] >= 2
 
 
 # --- the command line --------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import version
 
 import pytest
@@ -80,6 +81,13 @@ def test_a_lost_parameter_is_named() -> None:
 def test_a_lost_import_is_named() -> None:
     use = upstream_use.Use("import", "sglang.srt.mem_cache.common.lost", "here")
     assert upstream_use.problem(use) == "sglang.srt.mem_cache.common.lost is gone (here)"
+
+
+def test_the_registry_of_reasoning_parsers_is_there() -> None:
+    assert "qwen3" in upstream.resolve(upstream.REASONING_PARSERS)
+    detector = upstream.resolve(upstream.REASONING_DETECTOR)
+    for name in ("detect_and_parse", "parse_streaming_increment", "finish"):
+        assert callable(getattr(detector, name))
 
 
 def test_a_hook_that_did_not_apply_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:

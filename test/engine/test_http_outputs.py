@@ -18,27 +18,37 @@ SUMMARY = {"critical_path_tokens": 7, "branch_paths": ["1", "2"]}
 class Manager:
     """A tokenizer manager with nothing but what these hooks touch."""
 
-    multiverse_support = Support(MultiverseArgs(), MULTIVERSE)
     _accumulate_request_meta_info = staticmethod(TokenizerManager._accumulate_request_meta_info)
 
-    def __init__(self):
-        vars(self)["multiverse_support"] = self.multiverse_support
+    preferred_sampling_params = None
+
+    def __init__(self, tokenizer):
+        tag = tokenizer.convert_tokens_to_ids("<Goal>")
+        self.multiverse_support = Support(MultiverseArgs(), MULTIVERSE, tag_ids=frozenset({tag}))
+        self.tokenizer = tokenizer
         self.rid_to_state = {}
+
+    def ids(self, text):
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
 
 @pytest.fixture
-def manager():
-    return Manager()
+def manager(tiny_tokenizer):
+    return Manager(tiny_tokenizer)
 
 
 @pytest.fixture
 def state():
-    return SimpleNamespace(customized_info_accumulated={}, customized_info_reported_keys=set())
+    return SimpleNamespace(
+        obj=SimpleNamespace(sampling_params={}),
+        customized_info_accumulated={},
+        customized_info_reported_keys=set(),
+    )
 
 
-def take(manager, state, info, index=0):
-    meta = {}
-    take_results(TokenizerManager.update_request_meta_info, manager, meta, state, info, index, None)
+def take(manager, state, info, index=0, finish=None):
+    meta, original = {}, TokenizerManager.update_request_meta_info
+    take_results(original, manager, meta, state, info, index, finish)
     return meta
 
 
@@ -68,11 +78,12 @@ async def delivered(manager, state, produce):
 
 async def test_each_delta_is_delivered_once(manager, state):
     async def produce():
-        take(manager, state, {"multiverse_deltas": [[["", "a"]]]})
+        take(manager, state, {"multiverse_deltas": [[("", manager.ids("a"))]]})
         yield {"meta_info": {}}
         take(manager, state, {"multiverse_deltas": [None]})
         yield {"meta_info": {}}
-        take(manager, state, {"multiverse_deltas": [[["1", "b"], ["2", "c"]]]})
+        both = [("1", manager.ids("b")), ("2", manager.ids("c"))]
+        take(manager, state, {"multiverse_deltas": [both]})
         yield {"meta_info": {}}
 
     got = [out["meta_info"] for out in await delivered(manager, state, produce)]
@@ -88,11 +99,30 @@ async def test_a_slow_client_misses_no_delta(manager, state):
 
     async def produce():
         for text in "abc":
-            take(manager, state, {"multiverse_deltas": [[["1", text]]]})
+            take(manager, state, {"multiverse_deltas": [[("1", manager.ids(text))]]})
         yield {"meta_info": {}}
 
     (out,) = await delivered(manager, state, produce)
     assert out["meta_info"]["multiverse_deltas"] == [["1", "a"], ["1", "b"], ["1", "c"]]
+
+
+async def test_deltas_end_where_the_text_ends(manager, state):
+    """What the client asked for, and the server's own defaults, decide it."""
+
+    async def produce():
+        finish = {"type": "stop", "matched": "cd"}
+        take(manager, state, {"multiverse_deltas": [[("", manager.ids("abc"))]]})
+        take(manager, state, {"multiverse_deltas": [[("", manager.ids("d"))]]}, finish=finish)
+        yield {"meta_info": {}}
+
+    state.obj.sampling_params = {"stop": "cd"}
+    (out,) = await delivered(manager, state, produce)
+    assert out["meta_info"]["multiverse_deltas"] == [["", "ab"]]
+
+    del state.multiverse_live
+    manager.preferred_sampling_params = {"no_stop_trim": True}
+    (out,) = await delivered(manager, state, produce)
+    assert out["meta_info"]["multiverse_deltas"] == [["", "ab"], ["", "cd"]]
 
 
 async def test_the_wrapped_outputs_are_closed_with_it(manager, state):

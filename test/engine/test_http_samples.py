@@ -25,7 +25,7 @@ async def sent(params, copies, dialect=MULTIVERSE):
     async def original(_, tokenized):
         seen.append(tokenized.sampling_params)
 
-    tokenized = SimpleNamespace(sampling_params=SamplingParams(**params))
+    tokenized = SimpleNamespace(rid="r", sampling_params=SamplingParams(**params))
     for number in range(copies):
         one = copy.copy(tokenized)
         if number == 0:  # the copy that only fills the cache

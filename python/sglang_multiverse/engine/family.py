@@ -44,7 +44,7 @@ class Family:
         generated: tokens after the prompt, forced ones included.
         forced: how many of them were forced.
         prefilled: tokens that went through an extend.
-        deltas: live branches' text, for a client that asked for it.
+        deltas: what live branches write, for a client that asked for it.
     """
 
     def __init__(
@@ -79,8 +79,7 @@ class Family:
         self.critical_path = 0
         self.deltas: Deltas | None = None
         if live_deltas:
-            params = trunk.sampling_params
-            self.deltas = Deltas(vocabulary.tokenizer, params.skip_special_tokens)
+            self.deltas = Deltas()
 
         prompt = trunk.origin_input_ids
         automaton = Automaton(vocabulary.tags)
@@ -147,8 +146,8 @@ class Family:
     def has_deltas(self) -> bool:
         return self.deltas is not None and bool(self.deltas.pending)
 
-    def take_deltas(self) -> list[list[str]] | None:
-        """`[path, text]` pairs since the last call; `None` if nobody asked for them."""
+    def take_deltas(self) -> list[tuple[str, list[int]]] | None:
+        """`(path, ids)` pairs since the last call; `None` if nobody asked for them."""
         return self.deltas.take() if self.deltas is not None else None
 
     def flush(self, req: MultiverseReq | None = None, *, partial: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import upstream
+from .http.reasoning import register_parser
 
 
 def register() -> None:
@@ -13,3 +14,4 @@ def register() -> None:
     hooks = upstream.hooks_here() if in_scheduler else upstream.http_hooks()
     for hook in hooks:
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
+    register_parser()

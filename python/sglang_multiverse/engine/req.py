@@ -68,6 +68,8 @@ class MultiverseReq(Req):
     parent: MultiverseReq | None = None
     option_error: str | None = None
     queued_at: float = 0.0
+    think_end_ids: list[int] | None = None
+    reasoning_read = 0  # tokens of the answer that `count_reasoning` has seen
     finished_len: int | None
 
     def join_family(
@@ -212,6 +214,20 @@ class MultiverseReq(Req):
         # text of a branch that it has ended already.
         own = len(self.output_ids) - self.segment_start
         return int(min(super()._stop_match_tail_len(new_accepted_len), max(own, 1)))
+
+    def update_reasoning_tokens(self, token_id: Any, think_end_ids: Any) -> None:
+        """Left to `count_reasoning`: this token may yet be dropped, and branches have theirs."""
+        if self.require_reasoning:
+            self.think_end_ids = think_end_ids
+        else:
+            super().update_reasoning_tokens(token_id, think_end_ids)
+
+    def count_reasoning(self) -> None:
+        """Bring `reasoning_tokens` up to date with the linear text, branches included."""
+        if self.think_end_ids:
+            ids = list(self.output_ids_through_stop)
+            super().update_reasoning_tokens(ids[self.reasoning_read :], self.think_end_ids)
+            self.reasoning_read = len(ids)
 
     def append_known(self, ids: list[int], logprobs: LogprobRows | None = None) -> None:
         """Append ids that were not sampled here: forced ones, or a branch's (`logprobs`)."""

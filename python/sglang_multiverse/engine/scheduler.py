@@ -8,7 +8,7 @@ from typing import Any
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, NextBatchPlan, Req, ScheduleBatch
 from sglang.srt.managers.scheduler import Scheduler
-from sglang.srt.runtime_context import get_context
+from sglang.srt.runtime_context import get_context, get_serving
 
 from ..structure import MissingTagsError
 from . import kv, step
@@ -101,6 +101,8 @@ class MultiverseScheduler(Scheduler):
                 keep_apart(plain)
             return plain
         req = MultiverseReq(*args, **kwargs)
+        if get_serving().allow_auto_truncate:  # SGLang's own cut comes after the prompt is read
+            del req.origin_input_ids[self.max_req_input_len :]
         found_family(
             req,
             recv_req,

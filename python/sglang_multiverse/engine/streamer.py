@@ -18,9 +18,13 @@ class MultiverseOutputStreamer(SchedulerOutputStreamer):
     def _stream_output_generation(
         self, reqs: list[Any], return_logprob: bool, skip_req: Any = None, **kwargs: Any
     ) -> None:
+        news = [req for req in reqs if _has_news(req)]
+        for req in news:
+            if isinstance(req, MultiverseReq):
+                req.count_reasoning()
         # Named call: a slotted dataclass is rebuilt, which breaks zero-argument super().
         SchedulerOutputStreamer._stream_output_generation(
-            self, [req for req in reqs if _has_news(req)], return_logprob, skip_req, **kwargs
+            self, news, return_logprob, skip_req, **kwargs
         )
 
     def build_additional_customized_info(self, reqs: list[Any]) -> dict[str, list[Any]]:

@@ -79,6 +79,7 @@ def http_hooks() -> tuple[Hook, ...]:
 
     manager = "sglang.srt.managers.tokenizer_manager.TokenizerManager"
     openai = "sglang.srt.entrypoints.openai"
+    messages = "sglang.srt.entrypoints.anthropic.serving.AnthropicServing"
     chat = f"{openai}.serving_chat.OpenAIServingChat"
     completion = f"{openai}.serving_completions.OpenAIServingCompletion"
     around: tuple[tuple[str, Callable[..., Any]], ...] = (
@@ -87,6 +88,11 @@ def http_hooks() -> tuple[Hook, ...]:
         (f"{manager}._send_one_request", http.send_one_request),
         (f"{manager}.update_request_meta_info", http.take_results),
         (f"{manager}._wait_one_response", http.deliver),
+        (f"{manager}._handle_batch_request", http.handle_batch),
+        (f"{manager}.abort_request", http.abort_request),
+        (f"{manager}._update_model_path_info", http.keep_served_name),
+        (f"{messages}._convert_response", http.messages_answer),
+        (f"{messages}._generate_anthropic_stream", http.messages_stream),
         (f"{openai}.serving_base.OpenAIServingBase.handle_request", http.handle_request),
         (f"{chat}._process_messages", http.process_messages),
         (f"{chat}._build_token_logprobs_from_raw", http.chat_logprobs),
@@ -128,6 +134,11 @@ def on_our_platform() -> bool:
     from .platform import MultiverseCpuPlatform
 
     return isinstance(current_platform, MultiverseCpuPlatform)
+
+
+# `engine.http.reasoning` adds a parser to this registry, and derives it from this class.
+REASONING_PARSERS = "sglang.srt.parser.reasoning_parser.ReasoningParser.DetectorMap"
+REASONING_DETECTOR = "sglang.srt.parser.reasoning_parser.BaseReasoningFormatDetector"
 
 
 def add_family_rows(records: dict[str, Any], tree_cache: Any) -> dict[str, Any]:

@@ -34,8 +34,7 @@ class Vocabulary:
         if tokenizer.eos_token_id is not None:
             ends.add(tokenizer.eos_token_id)
         ends |= set(getattr(tokenizer, "additional_stop_token_ids", None) or ())
-        special = not tags.role_of.keys().isdisjoint(tokenizer.all_special_ids)
-        return cls(tags, tokenizer, frozenset(ends), special)
+        return cls(tags, tokenizer, frozenset(ends), drops_tags(tokenizer, tags))
 
     def branch_header(self, label: str) -> tuple[int, ...]:
         return _encode(self.tokenizer, self.tags.dialect.branch_header(label))
@@ -46,6 +45,11 @@ class Vocabulary:
 
     def text(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def drops_tags(tokenizer: Any, tags: TagTable) -> bool:
+    """Whether the tokenizer drops the tags when it skips special tokens."""
+    return not tags.role_of.keys().isdisjoint(tokenizer.all_special_ids)
 
 
 @lru_cache(maxsize=1024)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..options import OptionError, RequestOptions
+from .aborts import check_rid
 from .support import Support, support_of
 
 FIELD = "multiverse"
@@ -72,7 +73,7 @@ def admit(
     def check(asked: object) -> _Checked:
         options = RequestOptions.parse(asked, support.server)
         if options.stream == "branches":
-            _check_live(stream, live_route)
+            _check_live(support, stream, live_route)
         return options.model_dump(exclude_none=True, exclude_unset=True)
 
     if isinstance(value, list):
@@ -93,13 +94,17 @@ def admit(
     return _merged(params, value, check)
 
 
-def _check_live(stream: bool, live_route: bool) -> None:
+def _check_live(support: Support, stream: bool, live_route: bool) -> None:
     if not stream:
         raise OptionError(f'{FIELD}.stream="branches": allowed only with "stream": true')
     if not live_route:
         raise OptionError(
             f'{FIELD}.stream="branches": allowed only on '
             "/v1/chat/completions, /v1/completions and /generate"
+        )
+    if not support.decodes_live:
+        raise OptionError(
+            f'{FIELD}.stream="branches": allowed only with a tokenizer of the tokenizers library'
         )
 
 
@@ -153,12 +158,15 @@ def contract_error(original: Callable[..., Any], body: Any) -> Any:
         return error
     from sglang.srt.entrypoints.http_server import get_global_state
 
+    params = body.get("sampling_params")
+    batch = batch_size(body.get("text"), body.get("input_ids"), body.get("input_embeds"))
     try:
+        check_rid(body.get("rid"), batch, params.get("n") if isinstance(params, dict) else None)
         admit(
             support_of(get_global_state().tokenizer_manager),
-            body.get("sampling_params"),
+            params,
             body.get(FIELD),
-            batch=batch_size(body.get("text"), body.get("input_ids"), body.get("input_embeds")),
+            batch=batch,
             stream=body.get("stream") is True,
         )
     except OptionError as refused:

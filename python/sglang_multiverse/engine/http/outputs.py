@@ -5,8 +5,9 @@ entry per request of the batch:
 
 - `multiverse`: the summary, an object, with the output that ends the request;
   `None` otherwise.
-- `multiverse_deltas`: the `[path, text]` pairs generated since the last
-  output, for requests that asked for live branches; `None` otherwise.
+- `multiverse_deltas`: the `(path, ids)` pairs generated since the last
+  output, for requests that asked for live branches; `None` otherwise. They
+  become `[path, text]` pairs here.
 
 SGLang takes such values for lists with one item per token and slices them so;
 neither is one, and both are kept out of its hands here.
@@ -17,6 +18,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from .live import LiveText
 from .support import support_of
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ DELTAS = "multiverse_deltas"
 NO_LOGPROB = -9999.0
 
 _PENDING = "multiverse_pending"
+_LIVE = "multiverse_live"
 
 
 def take_results(
@@ -46,10 +49,34 @@ def take_results(
     if len(others) < len(customized_info):
         if summary := customized_info.get(SUMMARY, {index: None})[index]:
             meta_info[SUMMARY] = summary
-        if deltas := customized_info.get(DELTAS, {index: None})[index]:
-            vars(state).setdefault(_PENDING, []).extend(deltas)
+        deltas = customized_info.get(DELTAS, {index: None})[index]
+        if deltas is not None:
+            pairs = _live_text(manager, state).push(deltas, finish_reason)
+            vars(state).setdefault(_PENDING, []).extend(pairs)
     if others:
         original(manager, meta_info, state, others, index, finish_reason)
+
+
+def _live_text(manager: Any, state: Any) -> LiveText:
+    """The request's live text; decoded as the scheduler has its linear text decoded."""
+    found: LiveText | None = vars(state).get(_LIVE)
+    if found is None:
+        support = support_of(manager)
+        asked = {**(manager.preferred_sampling_params or {}), **state.obj.sampling_params}
+        found = LiveText(
+            manager.tokenizer.backend_tokenizer,
+            min(support.tag_ids),
+            skip_special=asked.get("skip_special_tokens", True) and not support.tags_are_special,
+            # What a pattern has matched is reported, and cut off, like a string.
+            stops=[*_strings(asked.get("stop")), *_strings(asked.get("stop_regex"))],
+            no_stop_trim=asked.get("no_stop_trim", False),
+        )
+        vars(state)[_LIVE] = found
+    return found
+
+
+def _strings(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else value or []
 
 
 def deliver(

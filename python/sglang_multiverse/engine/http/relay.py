@@ -15,7 +15,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ..options import OptionError
+from .aborts import check_rid, note_rid
 from .admission import FIELD, admit, batch_size, live, requested_options
+from .logprobs import Owed
+from .messages import note_matched_stop
 from .outputs import DELTAS, SUMMARY
 from .samples import count_samples
 from .support import support_of
@@ -39,6 +42,7 @@ class Relay:
         self.summaries: dict[int, dict[str, Any]] = {}
         # Whether outputs hold only new text (a server option) or all of it.
         self._incremental = incremental
+        self.owed: Owed | None = None
         self._texts: defaultdict[int, str] = defaultdict(str)
 
     def record(self, out: Any) -> None:
@@ -69,12 +73,26 @@ class Relay:
         self._texts[index] += new
         return self._texts[index]
 
-    def label(self, event: str) -> str:
+    def waits(self, out: dict[str, Any]) -> bool:
+        """Whether an output is not to be sent: its log probabilities go with the next one."""
+        return self.owed is not None and self.owed.waits(out)
+
+    def owe_logprobs(self, obj: Any) -> None:
+        """For a stream that SGLang drops log probabilities from, unless each output holds all."""
+        if obj.stream and obj.return_logprob and not self._incremental:
+            self.owed = Owed()
+
+    def label(self, event: str, serving: Any = None) -> str:
         """A server-sent event with its choices labelled; most pass as they are."""
-        if (self.path is None and not self.summaries) or not event.startswith(_DATA + "{"):
+        idle = self.path is None and not self.summaries and self.owed is None
+        if idle or not event.startswith(_DATA + "{"):
             return event
         body = json.loads(event[len(_DATA) :])
-        if not self._annotate(body):
+        changed = self._annotate(body)
+        if self.owed is not None:
+            for choice in body.get("choices") or ():
+                changed |= self.owed.settle(serving, choice)
+        if not changed:
             return event
         return f"{_DATA}{json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
@@ -117,6 +135,10 @@ async def generate(
 
     relay, splits = relay_of(request), False
     if isinstance(obj, GenerateReqInput):
+        params = obj.sampling_params
+        prompts = batch_size(obj.text, obj.input_ids, obj.input_embeds)
+        check_rid(obj.rid, prompts, params.get("n") if isinstance(params, dict) else None)
+        note_rid(obj)
         splits = await _admit(manager, obj, request, relay)
     async with aclosing(original(manager, obj, request)) as outputs:
         async for out in outputs:
@@ -124,6 +146,8 @@ async def generate(
                 yield out
                 continue
             relay.record(out)
+            if relay.waits(out):
+                continue
             for piece in relay.split(out) if splits else (out,):
                 yield piece
 
@@ -154,6 +178,8 @@ async def _admit(manager: Any, obj: Any, request: Any, relay: Relay | None) -> b
             "could not hold a token and its log probability together; /generate gives both"
         )
     obj.sampling_params = count_samples(obj.sampling_params)
+    if relay is not None and request.url.path.endswith("/chat/completions"):
+        relay.owe_logprobs(obj)
     return splits
 
 
@@ -176,4 +202,5 @@ async def label_stream(
     relay = relay_of(raw_request)
     async with aclosing(original(serving, adapted_request, request, raw_request)) as events:
         async for event in events:
-            yield event if relay is None else relay.label(event)
+            note_matched_stop(event, raw_request)
+            yield event if relay is None else relay.label(event, serving)

@@ -11,6 +11,7 @@ import copy
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from .aborts import abort_late
 from .admission import FIELD
 from .support import support_of
 
@@ -46,7 +47,7 @@ def sample_seed(seed: int, sample: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-async def send_one_request(original: Callable[..., Any], manager: Any, tokenized: Any) -> Any:
+async def send_one_request(original: Callable[..., Any], manager: Any, tokenized: Any) -> None:
     """Hook: give this copy its seed.
 
     The copies share one options object, and SGLang sends those of one prompt
@@ -54,7 +55,8 @@ async def send_one_request(original: Callable[..., Any], manager: Any, tokenized
     """
     if support_of(manager).dialect is not None:
         _seed_copy(tokenized)
-    return await original(manager, tokenized)
+    await original(manager, tokenized)
+    abort_late(manager, tokenized.rid)
 
 
 def _seed_copy(tokenized: Any) -> None:
