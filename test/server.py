@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 
 MODEL = Path(__file__).parent / "models" / "tiny-multiverse"
-_START_SECONDS = 240
+_START_SECONDS = 300
 
 
 class ServerError(RuntimeError):
