@@ -29,7 +29,11 @@ def chat_ids(problem: Problem, tokenizer: Any) -> list[int]:
 
 
 def check_idle(server: Server) -> None:
-    """Nothing runs, waits or is held; the server lives, and its pool checks found nothing."""
+    """Nothing runs, waits or is held; the server lives, and its pool checks found nothing.
+
+    Of the log, it judges what is new since it was last called.
+    """
+    assert server.alive, server.tail
     server.flush()
     # The report is a snapshot that the scheduler renews every few steps.
     for _ in range(50):
@@ -40,7 +44,7 @@ def check_idle(server: Server) -> None:
     assert load["num_running_reqs"] == load["num_waiting_reqs"] == load["num_used_tokens"] == 0
     assert not any(load["queues"].values())
     assert server.alive
-    log = server.log
+    log = server.new_log()
     for sign in ("Traceback", "A family is stuck", "pool memory leak", "leak detected"):
         assert sign not in log, server.tail
 

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ class Server:
             *("--model-path", str(model), "--port", str(self.port), "--host", "127.0.0.1"),
             # Tests compare logits: not bf16, which a CPU that has it would choose.
             *("--dtype", "float32"),
-            *("--max-total-tokens", str(pool), "--enable-metrics"),
+            *("--max-total-tokens", str(pool), "--enable-metrics", "--enable-cache-report"),
             *flags,
         ]
         self.env = {
@@ -55,13 +57,42 @@ class Server:
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(base_url=self.url, timeout=120)
+        self._read = 0
 
     @property
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    def new_log(self) -> str:
+        """What was logged since the last call: users of one server judge what they caused."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._read)
+            new = log.read()
+            self._read = log.tell()
+        return new.decode(errors="replace")
+
     def start(self) -> Server:
-        """Raises `ServerError` if the server ends, or does not answer in time."""
+        """Raises `ServerError` if the server ends, or does not answer in time.
+
+        One that was stopped, or died, comes back at the same address.
+        """
+        if self.http.is_closed:
+            self.http = httpx.Client(base_url=self.url, timeout=120)
+        process = self.launch()
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise ServerError(f"the server ended with {process.returncode}\n{self.tail}")
+            # The warm-up request is over when this line is out; tests must not count it.
+            if "The server is fired up" in self.log:
+                return self
+            time.sleep(0.25)
+        self.stop()
+        raise ServerError(f"the server did not start in {_START_SECONDS} s\n{self.tail}")
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the process, and wait for nothing."""
+        self._read = 0
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -70,16 +101,7 @@ class Server:
                 env=self.env,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise ServerError(f"the server ended with {self.process.returncode}\n{self.tail}")
-            # The warm-up request is over when this line is out; tests must not count it.
-            if "The server is fired up" in self.log:
-                return self
-            time.sleep(0.25)
-        self.stop()
-        raise ServerError(f"the server did not start in {_START_SECONDS} s\n{self.tail}")
+        return self.process
 
     @property
     def tail(self) -> str:
@@ -88,6 +110,19 @@ class Server:
     @property
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    def settle(self, seconds: float = 20) -> str:
+        """After a failure: what became of the server. One that does not get idle is stopped."""
+        if self.process is None or not self.alive:
+            return f"died with {self.process and self.process.returncode}"
+        try:
+            # Answered once nothing runs or waits.
+            flush = f"{self.url}/flush_cache"
+            httpx.post(flush, params={"timeout": seconds}, timeout=seconds + 5).raise_for_status()
+        except httpx.HTTPError:
+            self.stop()
+            return f"hung or was still busy after {seconds:g} s: stopped"
+        return "is alive and idle"
 
     def stop(self) -> None:
         self.http.close()
@@ -120,6 +155,29 @@ class Server:
         """Empty the radix cache; waits until the server is idle, and fails if it never is."""
         answer = self.http.post("/flush_cache", params={"timeout": 30})
         answer.raise_for_status()
+
+
+@dataclass(frozen=True)
+class ServerJob:
+    """What a shared server is started with. Tests that ask for the same get the same one.
+
+    `private` is a name that keeps a server apart: for tests that poison or kill it.
+    """
+
+    flags: tuple[str, ...] = ()
+    pool: int = 16384
+    private: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, *flags: str, pool: int = 16384, private: str = "", **env: str) -> ServerJob:
+        return cls(flags, pool, private, tuple(sorted(env.items())))
+
+    def __call__(self, folder: Path, stack: ExitStack) -> Server:
+        server = Server(*self.flags, pool=self.pool, **dict(self.env))
+        # Before it starts, so that a start can be broken off.
+        stack.callback(server.stop)
+        return server.start()
 
 
 def _free_port() -> int:

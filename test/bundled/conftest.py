@@ -27,7 +27,6 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 def _base(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cache.BUNDLED, str(tiny_path), None)
     monkeypatch.setattr(cache, "find_gguf", tiny.find_base)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -79,9 +79,9 @@ def test_first_use_merges_and_later_ones_only_check(
     assert not after[tiny.TARGET].equal(before[tiny.TARGET])
 
     monkeypatch.setattr(cache, "_make", never)
-    start = time.perf_counter()
+    start = time.process_time()  # other tests' servers start meanwhile
     assert prepare(tiny_bundle, tmp_path, never) == model
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.slow

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from demo.runs import Ended, first_use
 from sglang_multiverse.bundled import model_path, packaged
+from sglang_multiverse.bundled.cache import user_cache
 from sglang_multiverse.bundled.manifest import ADAPTER, PACKAGE, checksum, checksums
 from sglang_multiverse.bundled.pack import NAME, _strings
 from sglang_multiverse.structure import MULTIVERSE, resolve_tags
@@ -42,21 +42,23 @@ def test_the_locked_base_is_the_one_it_was_trained_on() -> None:
     assert checksum(find_gguf(manifest.base.name)) == manifest.base.sha256
 
 
-@pytest.fixture
-def roomy(tmp_path: Path) -> Iterator[Path]:
-    """pytest would keep half a gigabyte after each of its last three runs."""
-    yield tmp_path
-    shutil.rmtree(tmp_path)
-
-
 @pytest.mark.slow
+@pytest.mark.server
+@pytest.mark.ahead(job=first_use)
+@pytest.mark.timeout(600)
 @needs_base
-def test_the_real_model_is_made(roomy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_model_is_made(ahead: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the demo, which checks that the model is right; here it is looked at."""
     from safetensors import safe_open
     from transformers import AutoTokenizer
 
     monkeypatch.undo()  # the stand-in for the base
-    model = model_path(cache=roomy)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(ahead.folder))
+    made = list(user_cache().iterdir())
+    assert made, ahead.said
+    # It is whole: nothing has to be made again.
+    model = model_path(on_progress=lambda stage, share: pytest.fail(stage))
+    assert model in made
     tokenizer = AutoTokenizer.from_pretrained(model)
     resolve_tags(tokenizer)  # raises where a tag is more than one token
     for tag in MULTIVERSE.tags:

@@ -2,71 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
 
-import psutil
 import pytest
 
+from demo.runs import Ended, another_model, first_use, marked, start
+
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-MARK = "MULTIVERSE_DEMO_TEST"
-# In the words that the tiny model knows.
-PROMPT = (
-    "Amy has 4 figs, buys 3 and buys 1. Leo has 3 figs and loses 1, and also has 4 cards, gets 3 "
-    "and gives away 6. Liz has 9 shells, gives away 4 and gives away 2. Ida has 6 coins, gives "
-    "away 5, gets 2 and finds 5.\nHow many does each have?"
-)
 
 
-def start(mark: str, log: Path, *flags: str, **env: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "sglang_multiverse.demo", "--repeats", "1", *flags]
-    with log.open("wb") as out:
-        return subprocess.Popen(
-            command,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            text=True,
-            # One thread: whatever else runs here would make several wait for each other.
-            env={"OMP_NUM_THREADS": "1", **os.environ, **env, MARK: mark},
-        )
+@pytest.mark.ahead(job=first_use)
+@pytest.mark.timeout(600)
+def test_at_first_use_the_package_s_model_gives_the_right_answer(ahead: Ended) -> None:
+    assert ahead.code == 0, ahead.said
+    assert "making the bundled model" in ahead.said
+    assert "right: Answer:" in ahead.said
+    assert "speed against one at a time" in ahead.said
+    assert not ahead.left
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Every process that got the mark from the demo, in whatever group or session."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
-def test_at_first_use_the_package_s_model_gives_the_right_answer(tmp_path: Path) -> None:
-    mark, log = uuid.uuid4().hex, tmp_path / "log"
-    demo = start(mark, log, XDG_CACHE_HOME=str(tmp_path))
-    assert demo.wait(timeout=550) == 0, log.read_text()
-    said = log.read_text()
-    assert "making the bundled model" in said
-    assert "right: Answer:" in said
-    assert "speed against one at a time" in said
-    assert not marked(mark)
-
-
-def test_another_model_and_prompt(tiny_path: Path, tmp_path: Path) -> None:
-    mark, log = uuid.uuid4().hex, tmp_path / "log"
-    demo = start(mark, log, "--model-path", str(tiny_path), "--prompt", PROMPT)
-    assert demo.wait(timeout=400) == 0, log.read_text()
-    said = log.read_text()
-    assert "Answer: Amy 8, Leo 3, Liz 3, Ida 8" in said
-    assert "speed against one at a time" in said
-    assert not marked(mark)
+@pytest.mark.ahead(job=another_model)
+def test_another_model_and_prompt(ahead: Ended) -> None:
+    assert ahead.code == 0, ahead.said
+    assert "Answer: Amy 8, Leo 3, Liz 3, Ida 8" in ahead.said
+    assert "speed against one at a time" in ahead.said
+    assert not ahead.left
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import random
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,13 +23,6 @@ from sglang_multiverse.engine.upstream import UnsupportedError, refuse_unsupport
 from sglang_multiverse.structure import MULTIVERSE, TagTable, parse
 
 TAGS = MULTIVERSE.tags
-
-
-@pytest.fixture(scope="module")
-def server(tiny_path: Path) -> Iterator[Server]:
-    with Server(model=tiny_path) as running:
-        yield running
-        check_idle(running)
 
 
 def post(server: Server, route: str, **body: Any) -> httpx.Response:
@@ -411,22 +404,28 @@ def test_what_cannot_fork_is_refused_by_flag_and_reason(changed: dict[str, Any],
         refuse_unsupported(scheduler(**changed))
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A job: a server that ends while it starts, and what it says."""
+
+    flags: tuple[str, ...]
+
+    def __call__(self, folder: Path, stack: ExitStack) -> tuple[int, str]:
+        server = Server(*self.flags)
+        stack.callback(server.stop)
+        return server.launch().wait(180), server.log
+
+
 @pytest.mark.server
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [("--page-size", "16"), ("--enable-mixed-chunk",)])
-def test_a_refused_server_ends_and_says_why(tiny_path: Path, flags: tuple[str, ...]) -> None:
-    refused = Server(*flags, model=tiny_path)
-    with refused.log_path.open("wb") as log:
-        refused.process = subprocess.Popen(
-            refused.command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=refused.env,
-            start_new_session=True,
-        )
-    try:
-        code = refused.process.wait(180)
-    finally:
-        refused.stop()
+@pytest.mark.parametrize(
+    "flag",
+    [
+        pytest.param(flags[0], marks=pytest.mark.ahead(job=Refusal(flags)))
+        for flags in (("--page-size", "16"), ("--enable-mixed-chunk",))
+    ],
+)
+def test_a_refused_server_ends_and_says_why(ahead: tuple[int, str], flag: str) -> None:
+    code, log = ahead
     assert code != 0
-    assert f"{flags[0]}: not supported with a Multiverse model yet" in refused.log
+    assert f"{flag}: not supported with a Multiverse model yet" in log

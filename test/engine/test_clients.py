@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from asking import chat_ids, chat_text, check_idle, counters, header_tokens, paths_of, user
+from asking import chat_ids, chat_text, counters, header_tokens, paths_of, user
 from models import problems
 from server import Server
 from sglang_multiverse.structure import Role, TagTable, parse
@@ -25,13 +25,6 @@ pytestmark = pytest.mark.server
 
 LIVE = {"multiverse": {"stream": "branches"}}
 GREEDY: dict[str, Any] = {"model": "m", "temperature": 0, "max_tokens": 900}
-
-
-@pytest.fixture(scope="module")
-def server(tiny_path: Path) -> Iterator[Server]:
-    with Server("--enable-cache-report", model=tiny_path) as running:
-        yield running
-        check_idle(running)
 
 
 @pytest.fixture(scope="module")

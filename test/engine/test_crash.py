@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,22 @@ import httpx
 import pytest
 
 from asking import chat_ids
+from jobs import Jobs, server_job_of
 from models import problems
 from server import Server
 
-pytestmark = pytest.mark.server
+# Loads the faults as a plugin, by the entry point in that folder.
+FAULTS = str(Path(__file__).resolve().parents[1] / "faults")
+PATH = os.pathsep.join(filter(None, [FAULTS, os.environ.get("PYTHONPATH")]))
 
-FAULTS = Path(__file__).resolve().parents[1] / "faults"
-
-
-def faulty_server(tiny_path: Path, folder: Path) -> Server:
-    """One that loads the faults as a plugin, by an entry point of its own."""
-    made = folder / "faults-1.dist-info"
-    made.mkdir()
-    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: faults\nVersion: 1\n")
-    (made / "entry_points.txt").write_text("[sglang.srt.plugins]\nfaults = faults:register\n")
-    path = os.pathsep.join([str(folder), str(FAULTS), os.environ.get("PYTHONPATH", "")])
-    return Server(model=tiny_path, PYTHONPATH=path.rstrip(os.pathsep))
+pytestmark = pytest.mark.server(private="faults", PYTHONPATH=PATH)
 
 
 @pytest.fixture(scope="module")
-def server(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with faulty_server(tiny_path, tmp_path_factory.mktemp("plugin")) as running:
-        yield running
+def server(jobs: Jobs, request: pytest.FixtureRequest) -> Server:
+    """Each test looks at what is left by itself: the log holds the traces of the faults."""
+    found: Server = jobs.get(server_job_of(request.node))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +90,11 @@ def test_abort_of_a_family_that_waits_for_its_turn(
     assert server.alive
 
 
-def test_sglang_error_ends_the_server(
-    tiny_path: Path, tmp_path: Path, prompts: list[list[int]]
-) -> None:
+def test_sglang_error_ends_the_server(server: Server, prompts: list[list[int]]) -> None:
     """There is no smaller unit; the server must not stay up and answer nothing."""
-    with faulty_server(tiny_path, tmp_path) as server:
-        assert post(server, "sound-0", prompts[0]).status_code == 200
-        with pytest.raises(httpx.HTTPError):
-            post(server, "step-0", prompts[0]).raise_for_status()
-        assert server.process is not None
-        assert server.process.wait(timeout=60) != 0
-        assert "InjectedError: injected in a step" in server.log
+    assert post(server, "sound-0", prompts[0]).status_code == 200
+    with pytest.raises(httpx.HTTPError):
+        post(server, "step-0", prompts[0]).raise_for_status()
+    assert server.process is not None
+    assert server.process.wait(timeout=60) != 0
+    assert "InjectedError: injected in a step" in server.log

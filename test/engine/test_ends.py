@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,16 +15,8 @@ from asking import chat_ids, check_idle
 from models import problems
 from server import Server
 
-pytestmark = pytest.mark.server
-
-SECONDS = 1.5
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """SGLang ends a request that has run for `SECONDS`."""
-    with Server(SGLANG_REQ_RUNNING_TIMEOUT=str(SECONDS)) as running:
-        yield running
+# SGLang ends a request that has run for so many seconds; the last test ends the server.
+pytestmark = pytest.mark.server(private="ends", SGLANG_REQ_RUNNING_TIMEOUT="1.5")
 
 
 @pytest.fixture(scope="module")

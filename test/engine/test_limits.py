@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asking import chat_ids, check_idle, user
+from asking import chat_ids, user
 from models import problems
 from server import Server
 from sglang_multiverse.structure import Interval, Role, TagTable, Trace, parse, walk
@@ -18,13 +17,6 @@ from sglang_multiverse.structure import Interval, Role, TagTable, Trace, parse, 
 pytestmark = pytest.mark.server
 
 HEADER = "\n<Path>\n1:"
-
-
-@pytest.fixture(scope="module")
-def server(tiny_path: Path) -> Iterator[Server]:
-    with Server(model=tiny_path) as running:
-        yield running
-        check_idle(running)
 
 
 class Asker:

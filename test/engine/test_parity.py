@@ -8,7 +8,6 @@ ties are counted, and must stay rare.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -27,12 +26,6 @@ TOLERANCE = 1e-3
 class Case(NamedTuple):
     ids: list[int]
     kind: str
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -145,31 +138,30 @@ def test_a_prompt_cut_anywhere_goes_on_as_decoding_would(
     assert cut_in_branch >= 10
 
 
+@pytest.mark.server("--chunked-prefill-size", "40")
 def test_a_prompt_computed_in_chunks_goes_on_as_decoding_would(
-    tiny_model: Any, tiny_tokenizer: Any, tiny_tags: TagTable
+    own_server: Server, tiny_model: Any, tiny_tokenizer: Any, tiny_tags: TagTable
 ) -> None:
     """A step computes 40 tokens at most, so that branches and plans fall apart into chunks."""
     eos = eos_ids(tiny_model, tiny_tokenizer)
     rng = random.Random(11)
     chunked = 0
-    with Server("--chunked-prefill-size", "40") as server:
 
-        def ask_cut(seed: int) -> tuple[list[int], dict[str, Any]]:
-            kind = ("flat", "nested", "rounds")[seed % 3]
-            problem = problems.generate(700 + seed, "held-out", kind)
-            solution = tiny_tokenizer.encode(problem.solution, add_special_tokens=False)
-            # From nothing to nearly all of the answer is known.
-            kept = int(len(solution) * rng.choice([0.0, 0.3, 0.6, 0.9]))
-            ids = prompt_ids(problem, tiny_tokenizer) + solution[:kept]
-            return ids, ask(server, ids, sampling_params={"max_new_tokens": 900})
+    def ask_cut(seed: int) -> tuple[list[int], dict[str, Any]]:
+        kind = ("flat", "nested", "rounds")[seed % 3]
+        problem = problems.generate(700 + seed, "held-out", kind)
+        solution = tiny_tokenizer.encode(problem.solution, add_special_tokens=False)
+        # From nothing to nearly all of the answer is known.
+        kept = int(len(solution) * rng.choice([0.0, 0.3, 0.6, 0.9]))
+        ids = prompt_ids(problem, tiny_tokenizer) + solution[:kept]
+        return ids, ask(own_server, ids, sampling_params={"max_new_tokens": 900})
 
-        with ThreadPoolExecutor(4) as clients:
-            for ids, answer in clients.map(ask_cut, range(24)):
-                if answer["meta_info"]["finish_reason"]["type"] == "length":
-                    continue
-                compare(answer, ids, tiny_model, tiny_tags, eos)
-                chunked += len(ids) > 160
-        assert server.alive
+    with ThreadPoolExecutor(4) as clients:
+        for ids, answer in clients.map(ask_cut, range(24)):
+            if answer["meta_info"]["finish_reason"]["type"] == "length":
+                continue
+            compare(answer, ids, tiny_model, tiny_tags, eos)
+            chunked += len(ids) > 160
     assert chunked >= 10
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from server import Server
-
-pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def make_model(path: Path) -> None:
@@ -46,15 +44,22 @@ def make_model(path: Path) -> None:
     ).save_pretrained(path)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    model = tmp_path_factory.mktemp("plain") / "model"
-    make_model(model)
-    server = Server(model=model)
+def plain_server(folder: Path, stack: ExitStack) -> Server:
+    """A job."""
+    make_model(folder)
+    server = Server(model=folder)
     launcher = [sys.executable, "-m", "sglang.launch_server"]
-    server.command = [*launcher, "--model-path", str(model), "--port", str(server.port)]
-    with server:
-        yield server
+    server.command = [*launcher, "--model-path", str(folder), "--port", str(server.port)]
+    stack.callback(server.stop)
+    return server.start()
+
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.ahead(job=plain_server)]
+
+
+@pytest.fixture
+def server(ahead: Server) -> Server:
+    return ahead
 
 
 def test_generate(server: Server) -> None:

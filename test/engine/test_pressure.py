@@ -7,7 +7,6 @@ twice at any step ends it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,16 +19,8 @@ from sglang_multiverse.structure import Limits, TagTable
 
 from .test_parity import TOLERANCE, eos_ids, prompt_ids
 
-pytestmark = pytest.mark.server
-
 # Two or three requests fit; admission is told to be reckless, so that rows must give way.
-POOL = 800
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server("--schedule-conservativeness", "0.0", pool=POOL) as running:
-        yield running
+pytestmark = pytest.mark.server("--schedule-conservativeness", "0.0", pool=800)
 
 
 def ask(server: Server, ids: list[int]) -> dict[str, Any]:

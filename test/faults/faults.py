@@ -1,7 +1,7 @@
 """A plugin for tests: a request that names a fault in its `rid` makes the engine raise there.
 
-`test_crash.py` puts this folder and an entry point for it on the server's path,
-so that it is loaded in the scheduler's process as any plugin is.
+`test_crash.py` puts this folder, which holds an entry point for it, on the server's
+path, so that it is loaded in the scheduler's process as any plugin is.
 
     settle-*, fork-*, join-*, observe-*   our own code raises while it serves that request
     hold-*                                the branches of that request never get their turn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,11 @@ def untagged(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def config(untagged: Path, data: str, tmp_path: Path) -> TrainConfig:
+def settings(base: Path, data: str, out: Path) -> TrainConfig:
     return TrainConfig(
-        base=str(untagged),
+        base=str(base),
         data=(data,),
-        out=str(tmp_path / "whole"),
+        out=str(out),
         lora_rank=4,
         lora_dropout=0.1,
         lr=1e-3,
@@ -82,6 +82,17 @@ def config(untagged: Path, data: str, tmp_path: Path) -> TrainConfig:
     )
 
 
+@pytest.fixture
+def config(untagged: Path, data: str, tmp_path: Path) -> TrainConfig:
+    return settings(untagged, data, tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def trained(untagged: Path, data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The adapter of a run with the settings of `config`; not to be changed."""
+    return loop.train(settings(untagged, data, tmp_path_factory.mktemp("trained") / "whole"))
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
@@ -92,12 +103,16 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
-    method: Any, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: Any,
+    config: TrainConfig,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = dataclasses.replace(
         config, method=method, lr_new_rows=0.0 if method == "full" else config.lr_new_rows
     )
-    whole = loop.train(config)
+    whole = trained if method == "lora" else loop.train(config)
     broken = dataclasses.replace(config, out=str(tmp_path / "broken"))
     step = loop._Run._step
     calls = iter(range(100))
@@ -128,24 +143,24 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-def test_training_learns_and_leaves_its_record(config: TrainConfig) -> None:
-    folder = loop.train(dataclasses.replace(config, steps=20, epochs=30)).parent
+def test_training_learns_and_leaves_its_record(trained: Path) -> None:
+    folder = trained.parent
     losses = [
         json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]
-    assert losses[-1] < losses[0] - 0.1
+    assert losses[-1] < losses[0] / 2
     record = json.loads((folder / "training.json").read_text())
-    assert record["steps"] == 20 and record["tokens"] > 0 and record["config"]["seed"] == 5
+    assert record["steps"] == 6 and record["tokens"] > 0 and record["config"]["seed"] == 5
     assert (folder / "loss.png").stat().st_size > 0
     assert not list(folder.glob("*.partial"))
 
 
 def test_a_merged_adapter_gives_the_adapted_model_s_logits(
-    config: TrainConfig, tmp_path: Path
+    config: TrainConfig, trained: Path, tmp_path: Path
 ) -> None:
     from peft import PeftModel
 
-    folder = loop.train(config)
+    folder = trained
     with torch.no_grad():
         base = load_base(config.base)
         before = base.model.get_input_embeddings().weight.clone()
@@ -237,8 +252,10 @@ def test_bf16_that_is_emulated_is_said(
     assert ("this processor emulates bf16" in capsys.readouterr().err) is not native
 
 
-def test_a_run_goes_on_from_another_s_adapter(config: TrainConfig, tmp_path: Path) -> None:
-    first = loop.train(config)
+def test_a_run_goes_on_from_another_s_adapter(
+    config: TrainConfig, trained: Path, tmp_path: Path
+) -> None:
+    first = trained
     second = dataclasses.replace(
         config, continue_from=str(first.parent), out=str(tmp_path / "second"), seed=9, steps=1
     )
@@ -271,18 +288,17 @@ def test_a_run_goes_on_from_another_s_adapter(config: TrainConfig, tmp_path: Pat
     ],
 )
 def test_an_adapter_of_another_shape_is_not_gone_on_from(
-    other: dict[str, Any], message: str, config: TrainConfig, tmp_path: Path
+    other: dict[str, Any], message: str, config: TrainConfig, trained: Path, tmp_path: Path
 ) -> None:
-    first = loop.train(dataclasses.replace(config, steps=1))
-    second = {"continue_from": str(first.parent), "out": str(tmp_path / "second")}
+    second = {"continue_from": str(trained.parent), "out": str(tmp_path / "second")}
     with pytest.raises(ConfigError, match=message):
         loop.train(dataclasses.replace(config, **{**second, **other}))
 
 
 def test_what_cannot_be_gone_on_from_is_said_before_training(
-    config: TrainConfig, tmp_path: Path
+    config: TrainConfig, trained: Path, tmp_path: Path
 ) -> None:
-    first = loop.train(dataclasses.replace(config, steps=1)).parent
+    first = Path(shutil.copytree(trained.parent, tmp_path / "first"))
     (first / "training.json").unlink()
     out = tmp_path / "second"
     with pytest.raises(ConfigError, match=r"training\.json cannot be read"):
