@@ -36,6 +36,7 @@ PARAMETERS = {
         "anthropic_request",
         "raw_request",
     ],
+    "trim_matched_stop": ["self", "output", "finished_reason", "no_stop_trim"],
     "handle_request": ["self", "request", "raw_request"],
     "_process_messages": ["self", "request", "is_multimodal", "output_constrained"],
     "_build_token_logprobs_from_raw": ["self", "output_token_logprobs", "output_top_logprobs"],

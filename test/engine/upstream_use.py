@@ -196,8 +196,8 @@ def problem(use: Use) -> str | None:
         return None
     if name not in members(owner):
         return f"{use.target} is gone ({use.where})"
-    if use.kind != "override":
-        return None
+    if use.kind != "override" or name == "__init__":
+        return None  # who makes one of ours is ours
     overridden = getattr(pkgutil.resolve_name(owner), name)
     if not callable(overridden):
         return None  # a property

@@ -143,6 +143,9 @@ class Modelless:
         self.pad_input_ids_func = None
         self.startup_available_gpu_memory_gb = 0.0
 
+    def maybe_sleep_on_idle(self) -> None:
+        pass  # there is no socket whose message could wake it
+
     def init_soft_watchdog(self) -> None:
         self.soft_watchdog = None
 

@@ -22,6 +22,7 @@ from .known import plan, requeue
 from .logprobs import LogprobRows
 from .options import MultiverseArgs
 from .req import MultiverseReq
+from .stops import locate
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class Family:
         arrival: order of arrival in this process; of two families with the same
             priority the older one goes first.
         ending: set once the whole family must end; later tokens are dropped.
+        ended: the branch that met the stop which is the family's `ending`.
         error: what went wrong while SGLang called us; the family must be failed with it.
-        leaving: a row of the running batch no longer decodes.
+        leaving: a row of the running batch has stopped decoding in this step.
         restless: a sequence changed its stage since `extends` last looked.
         generated: tokens after the prompt, forced ones included.
         forced: how many of them were forced.
@@ -70,6 +72,7 @@ class Family:
         depth = min(options.max_depth, pool.size - 1)
         self.limits = Limits(depth, options.max_branches, total)
         self.ending: BaseFinishReason | None = None
+        self.ended: MultiverseReq | None = None
         self.error: Exception | None = None
         self.leaving = False
         self.restless = True
@@ -177,6 +180,8 @@ class Family:
         self._drop_replays()
         self.flush(partial=True)
         self.critical_path = self._longest_path()
+        if self.ended is not None and reason is self.ending:
+            reason = locate(reason, self.trunk, self.ended)
         self._drop_branches()
         trunk = self.trunk
         trunk.finished_reason = reason
@@ -219,7 +224,6 @@ class Family:
                 self._free(req, checkpoint=False)
                 req.finished_reason = req.finished_reason or FINISH_LENGTH(length=0)
         self.trunk.children = []
-        self.leaving = True
 
     def _free(self, req: MultiverseReq, *, checkpoint: bool) -> None:
         """Give back what `req` owns; a second call finds nothing."""

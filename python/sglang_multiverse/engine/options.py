@@ -36,6 +36,10 @@ class MultiverseArgs:
 
     enable: bool = _option(True, "Fork at </Goal>; off serves every model as plain SGLang does.")
     guard: bool = _option(True, "Mask the tags that may not come next.")
+    stop_in_blocks: bool = _option(
+        True,
+        "A request's stop strings and token ids end a branch too; off, they are dormant in blocks.",
+    )
     max_depth: int = _option(4, "Deepest nesting of parallel blocks.", 1, 16)
     max_branches: int = _option(16, "Most branches of one block.", 1, 256)
     max_total_branches: int = _option(256, "Most branches of one request.", 1, 65536)
@@ -116,6 +120,7 @@ class RequestOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     guard: StrictBool | None = None
+    stop_in_blocks: StrictBool | None = None
     max_depth: StrictInt | None = Field(None, ge=1)
     max_branches: StrictInt | None = Field(None, ge=1)
     max_total_branches: StrictInt | None = Field(None, ge=1)

@@ -125,6 +125,7 @@ class Pressure:
             behind = req.path > first.path and req.path[: len(first.path)] != first.path
             if behind and req.holds_slots:
                 first.family.retract_from(req)
+                self.scheduler.leaving = True
                 self._count()
                 logger.info("KV pool is full: branch %s waits", req.rid)
                 return True
@@ -148,6 +149,7 @@ class Pressure:
             self.scheduler.fail(family, error)
             return
         self._count()
+        self.scheduler.leaving = True
         self.scheduler.queue_again(trunk)
 
     def _drop_chunk(self) -> None:

@@ -13,6 +13,7 @@ from sglang.srt.managers.schedule_batch import FINISH_LENGTH
 
 from ..structure import Automaton, Phase, Role
 from .stage import Stage
+from .stops import locate
 
 if TYPE_CHECKING:
     from .family import Family
@@ -26,7 +27,8 @@ def observe(req: MultiverseReq) -> None:
     if req.discards or req.stage is Stage.DRAIN or family.ending is not None:
         req.output_ids.pop()
         return
-    if req.stage in (Stage.QUEUED, Stage.EXTEND):
+    started = req.stage is not Stage.DECODE
+    if started:
         req.become(Stage.DECODE)
     if room(family, req.automaton) <= 0:
         # A forced header, or a prompt that wants no answer, has used it up.
@@ -52,6 +54,8 @@ def observe(req: MultiverseReq) -> None:
         else:
             # Decoded in line, its KV is not what §3 defines for these ids.
             family.trunk.skip_radix_cache_insert = True
+    plain = req.parent is None and req.stage is Stage.DECODE and not req.replaced
+    req.news = started or not plain or bool(req.finished())
 
 
 def _choose(req: MultiverseReq, token: int) -> int | None:
@@ -71,7 +75,7 @@ def _choose(req: MultiverseReq, token: int) -> int | None:
         if not in_branch:
             # The branch stops amid a plan or a conclusion of its own, where no
             # tag can close it (a stop string, or no guard): the answer ends.
-            family.ending = reason
+            family.ending, family.ended = reason, req
             return token if is_text else None
         if is_text:
             req.force.append(close)
@@ -99,7 +103,12 @@ def _check_ends(req: MultiverseReq, role: Role | None) -> None:
     critical = req.automaton.position - family.prompt_position
     too_long = limit is not None and critical >= limit
     if not req.is_branch:
+        if not req.automaton.frames and not family.options.stop_in_blocks and role is not None:
+            # Stops were dormant in the block that may have ended here, its tags included.
+            req.segment_start = len(req.output_ids)
         req.check_finish()
+        if req.finished_reason is not None and req.segment_start:
+            req.finished_reason = locate(req.finished_reason, req, req)
         if too_long and not req.finished():
             req.finished_reason = FINISH_LENGTH(length=limit)
             req.finished_len = len(req.output_ids)

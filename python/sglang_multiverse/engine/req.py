@@ -97,6 +97,7 @@ class MultiverseReq(Req):
         self.segment_start = len(self.output_ids)
         self.sampled: int | None = None  # the token kept of this step, None if dropped
         self.replaced = False  # that token was forced in place of the sampled one
+        self.news = True  # the last step did more than add one more token to a trunk
 
     @property
     def is_branch(self) -> bool:
@@ -186,6 +187,7 @@ class MultiverseReq(Req):
 
     def update_finish_state(self, new_accepted_len: int = 1) -> None:
         """SGLang calls this right after it appended a sampled token."""
+        self.news = True
         if self.finished():
             return
         if self.to_finish is not None or new_accepted_len == 0:
@@ -208,6 +210,23 @@ class MultiverseReq(Req):
             self._check_token_based_finish([token])
         reason, self.finished_reason, self.finished_len = self.finished_reason, None, None
         return reason
+
+    @property
+    def stops_are_dormant(self) -> bool:
+        """Whether the user's stop strings and ids mean nothing here: `stop_in_blocks` is off."""
+        return not self.family.options.stop_in_blocks and bool(self.automaton.frames)
+
+    def _check_str_based_finish(self, new_accepted_len: int = 1) -> bool:
+        nothing = len(self.output_ids) == self.segment_start
+        if self.stops_are_dormant or (nothing and not self.family.options.stop_in_blocks):
+            return False
+        return bool(super()._check_str_based_finish(new_accepted_len))
+
+    def _check_token_based_finish(self, new_accepted_tokens: list[int]) -> bool:
+        ends = self.family.vocabulary.eos_ids
+        if self.stops_are_dormant and ends.isdisjoint(new_accepted_tokens):
+            return False
+        return bool(super()._check_token_based_finish(new_accepted_tokens))
 
     def _stop_match_tail_len(self, new_accepted_len: int) -> int:
         # A stop string must not be found in a header, nor, after a join, in the

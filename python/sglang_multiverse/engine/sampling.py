@@ -62,7 +62,7 @@ def _streams(batch: ScheduleBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
     seeds, places = [], []
     for req in batch.reqs:
         seed = req.sampling_params.sampling_seed
-        path = req.path if isinstance(req, MultiverseReq) else ()
+        path = getattr(req, "path", ())  # a beam has none
         seeds.append(path_seed(_DEFAULT_SEED if seed is None else seed, path))
         places.append(len(req.output_ids))
     return to_device(seeds, batch.device), to_device(places, batch.device)

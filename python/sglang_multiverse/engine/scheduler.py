@@ -36,11 +36,13 @@ class MultiverseScheduler(Scheduler):
     Attributes:
         vocabulary: `None` for a model that does not speak the dialect.
         families: the requests that have forked, by rid.
+        leaving: rows of the batches may have stopped decoding since `_leave`.
     """
 
     vocabulary: Vocabulary | None = None
     metrics: Metrics | None = None
     families: dict[str, Family]
+    leaving = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         check_hooks()
@@ -144,6 +146,8 @@ class MultiverseScheduler(Scheduler):
     def get_next_batch_to_run(
         self, running_batch: ScheduleBatch, last_batch: ScheduleBatch | None
     ) -> NextBatchPlan:
+        if last_batch is not None and last_batch.forward_mode.is_extend():
+            self.leaving = True  # some of what was extended may not decode
         self._leave(running_batch, last_batch)
         plan = super().get_next_batch_to_run(running_batch=running_batch, last_batch=last_batch)
         if plan.batch_to_run is None and self.families and plan.running_batch.is_empty():
@@ -207,6 +211,9 @@ class MultiverseScheduler(Scheduler):
 
     def _leave(self, running: ScheduleBatch, last: ScheduleBatch | None = None) -> None:
         """Take out the rows that do not decode: parked, closed, retracted, waiting."""
+        if not self.leaving:
+            return
+        self.leaving = False
         for batch in (running, last):
             if batch is None:
                 continue
@@ -232,7 +239,7 @@ class MultiverseScheduler(Scheduler):
             return
         stepped: dict[Family, list[MultiverseReq]] = {}
         for req in batch.reqs:
-            if not isinstance(req, MultiverseReq):
+            if not isinstance(req, MultiverseReq) or not req.news:
                 continue
             req.settle_logprobs()
             stepped.setdefault(req.family, []).append(req)
@@ -248,6 +255,8 @@ class MultiverseScheduler(Scheduler):
             except Exception as error:  # an error of ours must not take the others down
                 self.fail(family, error)
                 continue
+            self.leaving |= family.leaving
+            family.leaving = False
             if not family.trunk.finished() and id(family.trunk) not in in_batch:
                 grown.append(family.trunk)
         if grown:
@@ -282,6 +291,7 @@ class MultiverseScheduler(Scheduler):
     def finish(self, family: Family, reason: Any) -> None:
         """End a family at once and tell the client."""
         family.finish(reason)
+        self.leaving = True
         self._forget(family)
         self.output_streamer.stream_output([family.trunk], family.trunk.return_logprob)
 

@@ -20,7 +20,7 @@ def settle(family: Family, stepped: Sequence[MultiverseReq]) -> None:
     for req in stepped:
         _settle_one(family, req)
     family.flush()
-    if family.ending is None:
+    if family.ending is None and any(req.stage is not Stage.DECODE for req in stepped):
         join_ready(family)
 
 

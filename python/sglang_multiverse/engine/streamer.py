@@ -30,9 +30,17 @@ class MultiverseOutputStreamer(SchedulerOutputStreamer):
     def build_additional_customized_info(self, reqs: list[Any]) -> dict[str, list[Any]]:
         """The keys that `engine.http.outputs` takes up, one entry per emitted request."""
         return {
-            SUMMARY: [req.family.metadata() if req.finished() else None for req in reqs],
-            DELTAS: [req.family.take_deltas() for req in reqs],
+            SUMMARY: [_summary(req) for req in reqs],
+            DELTAS: [_deltas(req) for req in reqs],
         }
+
+
+def _summary(req: Any) -> dict[str, Any] | None:
+    return req.family.metadata() if isinstance(req, MultiverseReq) and req.finished() else None
+
+
+def _deltas(req: Any) -> list[tuple[str, list[int]]] | None:
+    return req.family.take_deltas() if isinstance(req, MultiverseReq) else None
 
 
 def _has_news(req: Any) -> bool:

@@ -74,7 +74,7 @@ def scheduler_hooks() -> tuple[Hook, ...]:
 
 
 def http_hooks() -> tuple[Hook, ...]:
-    """The hooks of the HTTP process; `engine.http` says what each is for."""
+    """The hooks of the HTTP and the detokenizer process; `engine.http` says what each is for."""
     from . import http
 
     manager = "sglang.srt.managers.tokenizer_manager.TokenizerManager"
@@ -93,6 +93,10 @@ def http_hooks() -> tuple[Hook, ...]:
         (f"{manager}._update_model_path_info", http.keep_served_name),
         (f"{messages}._convert_response", http.messages_answer),
         (f"{messages}._generate_anthropic_stream", http.messages_stream),
+        (
+            "sglang.srt.managers.detokenizer_manager.DetokenizerManager.trim_matched_stop",
+            http.trim_stop,
+        ),
         (f"{openai}.serving_base.OpenAIServingBase.handle_request", http.handle_request),
         (f"{chat}._process_messages", http.process_messages),
         (f"{chat}._build_token_logprobs_from_raw", http.chat_logprobs),

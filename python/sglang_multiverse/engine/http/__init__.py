@@ -27,6 +27,7 @@ from .prompts import process_messages
 from .relay import generate, handle_request, label_stream
 from .samples import send_one_request
 from .support import keep_served_name
+from .trim import trim_stop
 
 __all__ = [
     "abort_request",
@@ -43,4 +44,5 @@ __all__ = [
     "process_messages",
     "send_one_request",
     "take_results",
+    "trim_stop",
 ]
