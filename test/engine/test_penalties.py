@@ -179,14 +179,21 @@ def test_stop_strings_end_what_they_stand_in(
             answer = server.generate(
                 ids, sampling_params={"stop": stop, "max_new_tokens": 400}, return_logprob=True
             )
-            assert [row[1] for row in answer["meta_info"]["output_token_logprobs"]] == expected.ids
+            got = [row[1] for row in answer["meta_info"]["output_token_logprobs"]]
+            # A stop amid a branch's own conclusion leaves what its siblings had written by then.
+            assert got[: len(expected.ids)] == expected.ids
+            inside = kind == "nested" and stop == ["</Conclusion>"]
+            assert (len(got) > len(expected.ids)) == inside
+            whole = tiny_tokenizer.decode(expected.ids)
+            if expected.finish == "stop" and whole.endswith(stop[0]):
+                assert answer["text"] == whole.removesuffix(stop[0])
             assert answer["meta_info"]["finish_reason"]["type"] == expected.finish
 
 
 def test_counts_survive_a_retraction(
     tiny_model: Any, tiny_tokenizer: Any, tiny_tags: TagTable
 ) -> None:
-    """The pool holds two of eight answers; SGLang itself would count anew after each retraction."""
+    """Rows are retracted every few steps; SGLang itself would count anew after each retraction."""
     params = {"frequency_penalty": 0.2, "presence_penalty": 0.1, "min_new_tokens": 60}
     eos = oracle.eos_ids(tiny_model, tiny_tokenizer)
     kinds = ("one", "flat", "nested", "flat")
@@ -194,7 +201,8 @@ def test_counts_survive_a_retraction(
         chat_ids(problems.generate(seed, "held-out", kinds[seed % 4]), tiny_tokenizer)
         for seed in range(8)
     ]
-    with Server(pool=500) as small, ThreadPoolExecutor(8) as clients:
+    often = {"SGLANG_TEST_RETRACT": "1", "SGLANG_TEST_RETRACT_INTERVAL": "7"}
+    with Server(**often) as small, ThreadPoolExecutor(8) as clients:
 
         def ask(ids: list[int]) -> dict[str, Any]:
             return small.generate(
@@ -202,7 +210,8 @@ def test_counts_survive_a_retraction(
             )
 
         answers = list(clients.map(ask, prompts))
-        assert "retracted" in small.log
-        check_idle(small)
+        assert "Testing retraction" in small.log
+        small.flush()  # waits until nothing runs or waits
+        assert small.alive and "leak" not in small.log, small.tail
     for ids, answer in zip(prompts, answers, strict=True):
         compare(answer, ids, tiny_model, tiny_tags, eos, oracle.Sampling(**params))

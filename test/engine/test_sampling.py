@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.no_sync import DEVICE, on_device
 from sglang_multiverse.engine import sampling
+from sglang_multiverse.engine.guard import GuardMask
 from sglang_multiverse.engine.sampling import (
     dress,
     inverse_cdf,
@@ -97,7 +98,10 @@ def test_rows_are_filtered_by_their_own_parameters() -> None:
 
 
 def test_the_host_never_waits_for_the_mask_or_the_draws() -> None:
-    mask = (sampling.to_device([0, 0, 2], DEVICE), sampling.to_device([1, 5, 3], DEVICE))
+    table: Any = SimpleNamespace(
+        biases=on_device(4, 2, dtype=torch.float32), columns=on_device(2, dtype=torch.int64)
+    )
+    mask = GuardMask(table, sampling.to_device([0, 0, 2], DEVICE))
     info: Any = SimpleNamespace(
         multiverse_mask=mask,
         multiverse_draws=[0.5, None, 0.25],

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .family import Family
     from .req import MultiverseReq
 
+_BLOCK_ENDS = frozenset({Role.BLOCK_CLOSE, Role.CONCLUSION_CLOSE})
+
 
 def observe(req: MultiverseReq) -> None:
     """Read the token SGLang just appended to `req.output_ids`."""
@@ -103,8 +105,8 @@ def _check_ends(req: MultiverseReq, role: Role | None) -> None:
     critical = req.automaton.position - family.prompt_position
     too_long = limit is not None and critical >= limit
     if not req.is_branch:
-        if not req.automaton.frames and not family.options.stop_in_blocks and role is not None:
-            # Stops were dormant in the block that may have ended here, its tags included.
+        if role in _BLOCK_ENDS and not req.automaton.frames and not family.options.stop_in_blocks:
+            # Stops were dormant in the block that ended here, this tag included.
             req.segment_start = len(req.output_ids)
         req.check_finish()
         if req.finished_reason is not None and req.segment_start:

@@ -213,12 +213,16 @@ class MultiverseReq(Req):
 
     @property
     def stops_are_dormant(self) -> bool:
-        """Whether the user's stop strings and ids mean nothing here: `stop_in_blocks` is off."""
-        return not self.family.options.stop_in_blocks and bool(self.automaton.frames)
+        """Whether the user's stop strings and ids mean nothing here: `stop_in_blocks` is off.
+
+        The tag that ended a block is the block's: no token may match yet.
+        """
+        if self.family.options.stop_in_blocks:
+            return False
+        return bool(self.automaton.frames) or len(self.output_ids) == self.segment_start
 
     def _check_str_based_finish(self, new_accepted_len: int = 1) -> bool:
-        nothing = len(self.output_ids) == self.segment_start
-        if self.stops_are_dormant or (nothing and not self.family.options.stop_in_blocks):
+        if self.stops_are_dormant:
             return False
         return bool(super()._check_str_based_finish(new_accepted_len))
 

@@ -108,26 +108,14 @@ def http_hooks() -> tuple[Hook, ...]:
 
 def platform_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process on the platform `multiverse_cpu`."""
-    from .pageable import in_pageable_memory
     from .platform import sleep_while_paused
 
-    manager = "sglang.srt.lora.lora_manager.LoRAManager"
-    pinning = (
-        "__init__",
-        "init_memory_pool",
-        "load_lora_adapter",
-        "load_lora_adapter_from_tensors",
-        "update_lora_info",
-        "fetch_new_loras",
-        "prepare_lora_batch",
-    )
     return (
         Hook(
             f"{SCHEDULER}.Scheduler._record_scheduler_state_for_paused_engine",
             sleep_while_paused,
             "after",
         ),
-        *(Hook(f"{manager}.{name}", in_pageable_memory, "around") for name in pinning),
     )
 
 
