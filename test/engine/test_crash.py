@@ -47,7 +47,7 @@ def post(server: Server, rid: str, ids: list[int], **params: Any) -> httpx.Respo
     return server.http.post("/generate", json=body)
 
 
-@pytest.mark.parametrize("fault", ["settle", "fork", "join", "observe"])
+@pytest.mark.parametrize("fault", ["settle", "fork", "join", "observe", "admit", "match"])
 def test_our_error_fails_one_request(server: Server, prompts: list[list[int]], fault: str) -> None:
     alone = [server.generate(ids)["output_ids"] for ids in prompts]
     rids = [f"{fault if i % 3 == 0 else 'sound'}-{time.time_ns()}" for i in range(len(prompts))]

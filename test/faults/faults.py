@@ -3,7 +3,8 @@
 `test_crash.py` puts this folder, which holds an entry point for it, on the server's
 path, so that it is loaded in the scheduler's process as any plugin is.
 
-    settle-*, fork-*, join-*, observe-*   our own code raises while it serves that request
+    settle-*, fork-*, join-*, observe-*, admit-*, match-*
+                                          our own code raises while it serves that request
     hold-*                                the branches of that request never get their turn
     step-*                                SGLang's own step raises
 """
@@ -20,7 +21,7 @@ class InjectedError(RuntimeError):
 
 
 def register() -> None:
-    from sglang_multiverse.engine import fork, join, reading, step
+    from sglang_multiverse.engine import fork, join, known, reading, scheduler, step
     from sglang_multiverse.engine.extends import Extends
     from sglang_multiverse.engine.scheduler import MultiverseScheduler
 
@@ -29,8 +30,8 @@ def register() -> None:
 
         @wraps(called)
         def faulty(subject: Any, *args: Any, **kwargs: Any) -> Any:
-            family = getattr(subject, "family", subject)
-            if family.trunk.rid.startswith(f"{name}-"):
+            rid = subject.rid if hasattr(subject, "rid") else subject.trunk.rid
+            if rid.startswith(f"{name}-"):
                 # Half of the work is done when it goes wrong.
                 called(subject, *args, **kwargs)
                 raise InjectedError(f"injected in {function}")
@@ -42,6 +43,8 @@ def register() -> None:
     fault("fork", fork, "spawn")
     fault("join", join, "join")
     fault("observe", reading, "_check_ends")
+    fault("admit", scheduler, "found_family")
+    fault("match", known, "match_prefix")
 
     pending = Extends.pending
     run_batch = MultiverseScheduler.run_batch

@@ -22,9 +22,10 @@ def is_beam_search(recv_req: Any) -> bool:
     return bool(BeamCoordinator.request_beam_width(recv_req) > 1)
 
 
-def keep_apart(req: Req) -> None:
+def keep_apart(req: Req) -> Req:
     """Keep what `req` computes out of the common space of the radix tree."""
     req.cache_salt = f"{req.cache_salt or ''}{_INLINE_SALT}"
+    return req
 
 
 def found_family(
@@ -56,7 +57,13 @@ def found_family(
         tree_cache,
         may_fork=may_fork,
         live_deltas=options.stream == "branches" and bool(req.stream),
+        return_sequences=options.return_sequences,
     )
+    if options.return_sequences and not recv_req.return_logprob and error is None:
+        error = (
+            "multiverse.return_sequences=True: allowed only with log probabilities "
+            "(return_logprob: true; in a chat, logprobs: true)"
+        )
     if not req.origin_input_ids and recv_req.input_embeds is None:
         # SGLang would run an extend of no tokens, which ends the scheduler.
         error = "prompt: it holds no token; at least one is needed"

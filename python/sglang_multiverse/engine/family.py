@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sglang.srt.managers.schedule_batch import FINISH_LENGTH, BaseFinishReason
 from sglang.srt.mem_cache.common import release_kv_cache
 
-from ..structure import Allowed, Automaton, Limits, Phase, Role, allowed
+from ..structure import Allowed, Automaton, Limits, Phase, Role, allowed, sequences
 from . import kv
 from .deltas import Deltas
 from .known import plan, requeue
@@ -59,6 +60,7 @@ class Family:
         *,
         may_fork: bool,
         live_deltas: bool = False,
+        return_sequences: bool = False,
     ) -> None:
         self.arrival = next(_ARRIVALS)
         self.trunk = trunk
@@ -67,6 +69,7 @@ class Family:
         self.pool = pool
         self.tree_cache = tree_cache
         self.may_fork = may_fork
+        self.return_sequences = return_sequences
         total = options.max_total_branches if may_fork else 0
         # A chain of nested branches holds a row each, and its trunk one.
         depth = min(options.max_depth, pool.size - 1)
@@ -196,7 +199,20 @@ class Family:
         return max(longest - self.prompt_position, 0)
 
     def metadata(self) -> dict[str, Any]:
-        """What the answer's metadata says of its structure (DESIGN.md §4, Results)."""
+        """What an ended answer's metadata says, with its sequences if they were asked for."""
+        found = self.summary()
+        if self.return_sequences and self.trunk.return_logprob:
+            trunk = self.trunk
+            logprobs = trunk.logprob.output_token_logprobs_val
+            answer = trunk.output_ids_through_stop[: len(logprobs)]
+            found["sequences"] = [
+                asdict(one)
+                for one in sequences(trunk.origin_input_ids, answer, logprobs, self.vocabulary.tags)
+            ]
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """Counts of tokens and of structure (DESIGN.md §4, Results)."""
         critical = max(self.critical_path, self._longest_path())
         return {
             "tokens": self.generated,

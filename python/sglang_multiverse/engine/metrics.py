@@ -38,7 +38,7 @@ class Metrics:
         self.counters[name].labels(**self.labels).inc(amount)
 
     def family_ended(self, family: Family) -> None:
-        summary = family.metadata()
+        summary = family.summary()
         self.add("requests", 1)
         self.add("forked_requests", int(summary["blocks"] > 0))
         for name in ("blocks", "branches", "tokens", "critical_path_tokens", "forced_tokens"):

@@ -128,6 +128,7 @@ class RequestOptions(BaseModel):
     max_path_tokens: StrictInt | None = Field(None, ge=16)
     max_critical_tokens: StrictInt | None = Field(None, ge=1)
     stream: Literal["linear", "branches"] = "linear"
+    return_sequences: StrictBool = False
 
     @classmethod
     def parse(cls, value: object, server: MultiverseArgs) -> RequestOptions:
@@ -161,7 +162,7 @@ class RequestOptions(BaseModel):
 
     def resolve(self, server: MultiverseArgs) -> MultiverseArgs:
         """The options in force for this request."""
-        asked = self.model_dump(exclude={"stream"}, exclude_none=True)
+        asked = self.model_dump(exclude={"stream", "return_sequences"}, exclude_none=True)
         return dataclasses.replace(server, **asked)
 
 

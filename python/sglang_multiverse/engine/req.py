@@ -180,7 +180,13 @@ class MultiverseReq(Req):
 
     def init_next_round_input(self, tree_cache: Any = None, cow_mamba: bool | None = None) -> None:
         if tree_cache is not None:
-            known.match_prefix(self, tree_cache)
+            try:
+                known.match_prefix(self, tree_cache)
+            except Exception as error:
+                # SGLang is choosing a batch; the family is failed when that has run.
+                self.family.error = error
+                self.fork_points, self.position_offset = [], 0
+                super().init_next_round_input(tree_cache, cow_mamba)
         else:  # the next chunk of a chunked prefill
             self.refresh_fill_ids()
         self.set_discards(len(self.full_untruncated_fill_ids))

@@ -97,23 +97,35 @@ class MultiverseScheduler(Scheduler):
     # --- requests come in --------------------------------------------------------
 
     def _create_generation_req(self, recv_req: Any, *args: Any, **kwargs: Any) -> Req:
-        if self.vocabulary is None or is_beam_search(recv_req):
-            plain = super()._create_generation_req(recv_req, *args, **kwargs)
-            if self.vocabulary is not None:
-                keep_apart(plain)
-            return plain
+        if self.vocabulary is None:
+            return super()._create_generation_req(recv_req, *args, **kwargs)
+        if is_beam_search(recv_req):
+            return keep_apart(super()._create_generation_req(recv_req, *args, **kwargs))
         req = MultiverseReq(*args, **kwargs)
         if get_serving().allow_auto_truncate:  # SGLang's own cut comes after the prompt is read
             del req.origin_input_ids[self.max_req_input_len :]
+        try:
+            self._found_family(req, recv_req, self.vocabulary)
+        except Exception as error:  # of ours: it ends this request, and no other
+            logger.exception("Request %s failed", req.rid)
+            plain = keep_apart(super()._create_generation_req(recv_req, *args, **kwargs))
+            plain.set_finish_with_abort(
+                f"Internal error: {error}",
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "InternalServerError",
+            )
+            return plain
+        return req
+
+    def _found_family(self, req: MultiverseReq, recv_req: Any, vocabulary: Vocabulary) -> None:
         found_family(
             req,
             recv_req,
             self.options,
-            self.vocabulary,
+            vocabulary,
             self.req_to_token_pool,
             self.tree_cache,
         )
-        return req
 
     def _add_request_to_queue(self, req: Req, is_retracted: bool = False) -> None:
         if not isinstance(req, MultiverseReq):

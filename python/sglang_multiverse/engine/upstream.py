@@ -1,4 +1,6 @@
-"""Every place where we touch SGLang's internals, and nothing else.
+"""The hooks on SGLang, and the options of it that forks cannot work with.
+
+What else we reach in it is found in our code by `test/engine/upstream_use.py`.
 
 Raising the pin starts here: `test/engine/test_contract.py` fails with the name
 of what moved.

@@ -8,6 +8,7 @@ from .dialect import MULTIVERSE, NPR, THREADWEAVER, Dialect, Role, TagPair, outl
 from .escape import WORD_JOINER, break_tags, tag_pattern
 from .guard import STATES, Allowed, Limits, allowed, allowed_in, forbidden_ids, guard_state
 from .layout import Layout, layout
+from .sequences import PathTokens, sequences
 from .tags import MissingTagsError, TagTable, Tokenizer, add_tags, resolve_tags
 from .trace import Block, Branch, Statistics, Trace, parse, walk
 
@@ -27,6 +28,7 @@ __all__ = [
     "Layout",
     "Limits",
     "MissingTagsError",
+    "PathTokens",
     "Phase",
     "Role",
     "Statistics",
@@ -44,6 +46,7 @@ __all__ = [
     "outline_label",
     "parse",
     "resolve_tags",
+    "sequences",
     "tag_pattern",
     "walk",
 ]
