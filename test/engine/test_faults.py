@@ -55,3 +55,11 @@ def test_a_prompt_that_ends_where_a_nested_branch_is_due(end: str) -> None:
     script = Script(slots=4096, rows=64)
     assert script.ask_ids(prompt) is not None
     script.finish(1000)
+
+
+def test_nested_plans_side_by_side_on_the_fewest_rows() -> None:
+    """Branches that wait for rows for their own branches: the last gives way to the first."""
+    script = Script(slots=4096, rows=3)
+    for n in range(40):
+        script.ask_ids(plan(3, "abc"[: n % 4] + str(n)))
+        script.finish(2000)
