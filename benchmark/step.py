@@ -124,8 +124,10 @@ def compare(ours: Side, plain: Side, steps: int) -> dict[str, Any]:
     }
 
 
-def decode(rows: int, steps: int, *, forked: bool, stream: bool, live: bool) -> dict[str, Any]:
-    """`rows` rows that decode: plain requests, or families of 16 branches each."""
+def decode(
+    rows: int, steps: int, *, forked: bool, stream: bool, live: bool, plan: bool = True
+) -> dict[str, Any]:
+    """`rows` rows that decode: in prose, amid a plan, or as families of 16 branches each."""
     flags = ("--max-prefill-tokens", "65536", "--chunked-prefill-size", "65536")
     sizes = {"slots": rows * 600, "rows": rows + rows // BRANCHES + 8}
     multiverse = {"stream": "branches"} if live else None
@@ -140,7 +142,8 @@ def decode(rows: int, steps: int, *, forked: bool, stream: bool, live: bool) -> 
                 )
         else:
             for i in range(rows):
-                side.scheduler.ask([*encode(f"{i}"), *PLAN], stream=stream, max_new_tokens=400)
+                prompt = [*encode(f"{i}"), *PLAN * plan]
+                side.scheduler.ask(prompt, stream=stream, max_new_tokens=400)
         side.until(rows)
         sides.append(side)
     return compare(*sides, steps)
@@ -221,7 +224,8 @@ def measure(steps: int, repeats: int) -> dict[str, Any]:
         CONSOLE.print(name, row(result))
 
     for rows in (256, 512):
-        record(f"{rows} rows, none forked", decode(rows, steps, forked=False, **_QUIET))
+        record(f"{rows} rows, prose", decode(rows, steps, forked=False, plan=False, **_QUIET))
+        record(f"{rows} rows amid a plan", decode(rows, steps, forked=False, **_QUIET))
         groups = f"{rows // BRANCHES} families of {BRANCHES}"
         record(groups, decode(rows, steps, forked=True, **_QUIET))
         record(f"{groups}, streamed", decode(rows, steps, forked=True, stream=True, live=False))
