@@ -1,10 +1,13 @@
-"""Faults of scheduling that were there once, each as the shortest script that showed it."""
+"""Scheduling, one script a case: faults that were there once, and what chance seldom meets."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from modelless.script import Script, tokenizer
+from sglang_multiverse.engine.pressure import Pressure
 
 
 def plan(branches: int, text: str = "a") -> tuple[int, ...]:
@@ -63,3 +66,25 @@ def test_nested_plans_side_by_side_on_the_fewest_rows() -> None:
     for n in range(40):
         script.ask_ids(plan(3, "abc"[: n % 4] + str(n)))
         script.finish(2000)
+
+
+def test_a_newcomer_far_above_them_preempts_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go on later, with the text they would have written alone."""
+    preempted: list[bool] = []
+    preempt_for = Pressure.preempt_for
+
+    def counted(self: Pressure, newcomer: Any) -> bool:
+        preempted.append(preempt_for(self, newcomer))
+        return preempted[-1]
+
+    monkeypatch.setattr(Pressure, "preempt_for", counted)
+    for n in range(4):
+        script = Script("--enable-priority-scheduling", slots=260, rows=6)
+        for text in range(n, n + 4):
+            script.ask(text, 40, priority=0)
+        for _ in range(12 + n):
+            script.step()
+        for text in range(n + 4, n + 6):
+            script.ask(text, 60, priority=90)
+        script.finish()
+    assert any(preempted)

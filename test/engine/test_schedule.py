@@ -53,7 +53,7 @@ class Schedule(RuleBasedStateMachine):
         cut=st.integers(0, 255),
         width=st.sampled_from([256, 256, 1, 2]),
         stream=st.booleans(),
-        priority=st.sampled_from([None, None, 0, 5]),
+        priority=st.sampled_from([None, None, 0, 90]),
         copies=st.sampled_from([1, 1, 1, 2]),
     )
     def arrive(self, text: int, cut: int, width: int, copies: int, **options: Any) -> None:
