@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 
-from modelless.script import Script, tokenizer
+from modelless import script as scripts
+from modelless.script import tokenizer
 from sglang_multiverse.engine.pressure import Pressure
+
+
+@pytest.fixture(params=[False, True], ids=["", "overlap"])
+def Script(request: pytest.FixtureRequest) -> Any:  # noqa: N802 - stands for the class
+    return functools.partial(scripts.Script, overlap=request.param)
 
 
 def plan(branches: int, text: str = "a") -> tuple[int, ...]:
@@ -17,13 +24,13 @@ def plan(branches: int, text: str = "a") -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("rows", [2, 3, 4])
-def test_fewer_rows_than_branches_are_served_in_waves(rows: int) -> None:
+def test_fewer_rows_than_branches_are_served_in_waves(Script: Any, rows: int) -> None:
     script = Script(slots=4096, rows=rows)
     assert script.ask_ids(plan(3)) is not None
     script.finish(1000)
 
 
-def test_two_pauses_in_a_row_queue_a_family_once() -> None:
+def test_two_pauses_in_a_row_queue_a_family_once(Script: Any) -> None:
     script = Script(slots=4096, rows=64)
     assert script.ask_ids(plan(3)) is not None
     for _ in range(6):
@@ -34,7 +41,7 @@ def test_two_pauses_in_a_row_queue_a_family_once() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 6])
-def test_a_pause_amid_a_chunked_prefill(steps: int) -> None:
+def test_a_pause_amid_a_chunked_prefill(Script: Any, steps: int) -> None:
     script = Script("--chunked-prefill-size", "16", slots=4096, rows=64)
     assert script.ask_ids(plan(3)) is not None
     for _ in range(steps):
@@ -43,7 +50,7 @@ def test_a_pause_amid_a_chunked_prefill(steps: int) -> None:
     script.finish(1000)
 
 
-def test_making_room_with_a_prefill_decode_interval() -> None:
+def test_making_room_with_a_prefill_decode_interval(Script: Any) -> None:
     script = Script("--prefill-decode-interval", "8", slots=320, rows=64)
     for n in range(8):
         script.ask_ids(plan(3, "ab" * n))
@@ -51,7 +58,7 @@ def test_making_room_with_a_prefill_decode_interval() -> None:
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\n<Path>\n1.1:a</Path>", "\n<Path>\n1.1:a</Path>\n"])
-def test_a_prompt_that_ends_where_a_nested_branch_is_due(end: str) -> None:
+def test_a_prompt_that_ends_where_a_nested_branch_is_due(Script: Any, end: str) -> None:
     outlines = "<Outline>b</Outline>" * 2
     inner = f"\n<Path>\n1:<Parallel><Goal>{outlines}</Goal>{end}"
     prompt = (*plan(2), *tokenizer().encode(inner, add_special_tokens=False))
@@ -60,7 +67,7 @@ def test_a_prompt_that_ends_where_a_nested_branch_is_due(end: str) -> None:
     script.finish(1000)
 
 
-def test_nested_plans_side_by_side_on_the_fewest_rows() -> None:
+def test_nested_plans_side_by_side_on_the_fewest_rows(Script: Any) -> None:
     """Branches that wait for rows for their own branches: the last gives way to the first."""
     script = Script(slots=4096, rows=3)
     for n in range(40):
@@ -68,7 +75,7 @@ def test_nested_plans_side_by_side_on_the_fewest_rows() -> None:
         script.finish(2000)
 
 
-def test_a_newcomer_far_above_them_preempts_families(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newcomer_far_above_them_preempts_families(Script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """They go on later, with the text they would have written alone."""
     preempted: list[bool] = []
     preempt_for = Pressure.preempt_for

@@ -324,5 +324,7 @@ def scheduler(
         ),
     ):
         made = cls(args, model, slots, rows)
+        delays = envs.SGLANG_ENABLE_DELAY_SAMPLE.get()
+    envs.SGLANG_ENABLE_DELAY_SAMPLE.set(delays)  # what it decided outlives its options
     made.strict = strict
     return made

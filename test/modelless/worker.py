@@ -94,6 +94,7 @@ class Worker:
 
     def forward_batch_generation(self, batch: Any, **kwargs: Any) -> Any:
         """Positions, bias and mask by SGLang and our hooks; the best token of `model`'s logits."""
+        from sglang.srt.environ import envs
         from sglang.srt.layers.logits_processor import LogitsProcessorOutput
         from sglang.srt.managers.utils import GenerationBatchResult
         from sglang.srt.model_executor.forward_batch_info import ForwardBatch
@@ -104,15 +105,23 @@ class Worker:
         start = time.thread_time()
         logits = self.model(forward, self.model_runner.req_to_token_pool.req_to_token)
         self.seconds += time.thread_time() - start
-        batch.sampling_info.apply_logits_bias(logits)
-        start = time.thread_time()
-        ids = logits.argmax(dim=-1)
-        self.seconds += time.thread_time() - start
-        return GenerationBatchResult(
+        info = batch.sampling_info
+        result = GenerationBatchResult(
             logits_output=LogitsProcessorOutput(next_token_logits=logits),
-            next_token_ids=ids,
             can_run_cuda_graph=False,
         )
+
+        def sample() -> Any:
+            info.apply_logits_bias(logits)
+            start = time.thread_time()
+            result.next_token_ids = logits.argmax(dim=-1)
+            self.seconds += time.thread_time() - start
+            return result
+
+        if batch.enable_overlap and envs.SGLANG_ENABLE_DELAY_SAMPLE.get():
+            result.delay_sample_func = sample
+            return result
+        return sample()
 
 
 class _NoTranslator:

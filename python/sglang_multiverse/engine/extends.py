@@ -158,7 +158,7 @@ def _waiting(family: Family) -> Iterator[MultiverseReq]:
         if req.stage is Stage.PARKED:
             at_work = sum(child.kv.holds_kv for child in req.children)
             seats[id(req)] = family.options.max_parallel_branches - at_work
-        if req.stage is not Stage.EXTEND:
+        if req.stage is not Stage.EXTEND or req.extending:
             continue
         if req.kv.holds_kv:
             yield req

@@ -42,12 +42,12 @@ class Family:
         ending: set once the whole family must end; later tokens are dropped.
         ended: the branch that met the stop which is the family's `ending`.
         error: what went wrong while SGLang called us; the family must be failed with it.
-        leaving: a row of the running batch has stopped decoding in this step.
         restless: a sequence changed its stage since `extends` last looked.
         generated: tokens after the prompt, forced ones included.
         forced: how many of them were forced.
         prefilled: tokens that went through an extend.
         deltas: what live branches write, for a client that asked for it.
+        closing_ids: the tokens that end a branch, in place of which `</Path>` stands.
     """
 
     def __init__(
@@ -77,7 +77,6 @@ class Family:
         self.ending: BaseFinishReason | None = None
         self.ended: MultiverseReq | None = None
         self.error: Exception | None = None
-        self.leaving = False
         self.restless = True
         self.generated = self.forced = self.prefilled = 0
         self.blocks = self.branches = self.depth = 0
@@ -86,6 +85,12 @@ class Family:
         self.deltas: Deltas | None = None
         if live_deltas:
             self.deltas = Deltas()
+
+        params = trunk.sampling_params
+        stops = params.stop_token_ids if options.stop_in_blocks else None
+        self.closing_ids = vocabulary.eos_ids | frozenset(stops or ())
+        if params.ignore_eos:
+            self.closing_ids = frozenset()
 
         prompt = trunk.origin_input_ids
         automaton = Automaton(vocabulary.tags)

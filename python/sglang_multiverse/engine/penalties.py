@@ -11,13 +11,17 @@ replaced, the one that stands there counts.
 from __future__ import annotations
 
 from array import array
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from sglang.srt.sampling import penaltylib
 
+from .positions import to_device
 from .req import MultiverseReq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class _Table(NamedTuple):
@@ -74,6 +78,33 @@ def count_what_is_seen(info: Any, *args: Any, **kwargs: Any) -> None:
         minimum.len_output_tokens += counts.to(batch.device, torch.int32, non_blocking=True)[
             :, None
         ]
+
+
+def count_later(original: Callable[[Any], None], batch: Any) -> None:
+    """Hook around `ScheduleBatch.cumulate_penalty_output_tokens`, called when a step is planned.
+
+    With overlap the token of the step before is not known then: `count_last` counts
+    it when it is.
+    """
+    if not _is_late(batch):
+        original(batch)
+
+
+def count_last(batch: Any, forward: Any) -> None:
+    """Count each row's last token, for the step in flight whose sampling info is `forward`."""
+    info = batch.sampling_info
+    orchestrator = info.penalizer_orchestrator
+    if not orchestrator.is_required or not batch.forward_mode.is_decode() or not _is_late(batch):
+        return
+    last = [req.output_ids[-1] for req in batch.reqs]
+    orchestrator.cumulate_output_tokens(to_device(last, batch.device))
+    info.update_penalties()
+    forward.acc_additive_penalties = info.acc_additive_penalties
+    forward.acc_scaling_penalties = info.acc_scaling_penalties
+
+
+def _is_late(batch: Any) -> bool:
+    return batch.enable_overlap and any(isinstance(req, MultiverseReq) for req in batch.reqs)
 
 
 def _counted(req: Any) -> array[int]:

@@ -15,7 +15,7 @@ from sglang.srt.mem_cache.common import release_kv_cache
 
 from .join import InvariantError
 from .req import MultiverseReq
-from .stage import DECODING, Stage
+from .stage import Stage
 
 if TYPE_CHECKING:
     from .family import Family
@@ -38,7 +38,7 @@ class Pressure:
         if len(holders) > 1:
             self.retract(holders[-1])
             return True
-        rows = [req for req in batch.reqs if _decodes(req)]
+        rows = [req for req in batch.reqs if isinstance(req, MultiverseReq) and req.decodes]
         return bool(rows) and self._give_way(min(rows, key=lambda req: req.path))
 
     def make_chunk_fit(self) -> bool:
@@ -112,7 +112,11 @@ class Pressure:
             if family.trunk.stage is not Stage.QUEUED and family.holds_slots
         }
         if batch is not None:
-            found.update((id(r.family), r.family) for r in batch.reqs if _decodes(r))
+            found.update(
+                (id(r.family), r.family)
+                for r in batch.reqs
+                if isinstance(r, MultiverseReq) and r.decodes
+            )
         return sorted(found.values(), key=scheduler.extends.rank)
 
     def _give_way(self, first: MultiverseReq) -> bool:
@@ -165,7 +169,3 @@ class Pressure:
     def _count(self) -> None:
         if self.scheduler.metrics is not None:
             self.scheduler.metrics.add("retractions", 1)
-
-
-def _decodes(req: Req) -> bool:
-    return isinstance(req, MultiverseReq) and not req.finished() and req.stage in DECODING

@@ -29,8 +29,8 @@ def observe(req: MultiverseReq) -> None:
     if req.discards or req.stage is Stage.DRAIN or family.ending is not None:
         req.output_ids.pop()
         return
-    started = req.stage is not Stage.DECODE
-    if started:
+    started = req.extending
+    if req.stage is not Stage.DECODE:
         req.become(Stage.DECODE)
     if room(family, req.automaton) <= 0:
         # A forced header, or a prompt that wants no answer, has used it up.
@@ -60,34 +60,51 @@ def observe(req: MultiverseReq) -> None:
     req.news = started or not plain or bool(req.finished())
 
 
-def _choose(req: MultiverseReq, token: int) -> int | None:
-    """What stands in the sampled token's place; `None` when the answer ends before it."""
+def forced_id(req: MultiverseReq, place: int) -> int | None:
+    """The id that stands in place of the sampled one, whatever that is.
+
+    `place` is the token's among the own ones of `req`, from 1 on.
+    """
     if req.force:
-        req.replaced = True
-        return req.force.popleft()
+        return req.force[0]
+    budget = req.family.options.max_path_tokens
+    if budget is not None and place >= budget and may_close(req):
+        return req.family.vocabulary.tags.id_of[Role.BRANCH_CLOSE]
+    return None
+
+
+def may_close(req: MultiverseReq) -> bool:
+    """Whether `</Path>` could come next: `req` is a branch that is open, and no block in it."""
+    automaton = req.automaton
+    return req.is_branch and automaton.phase is Phase.BRANCH and automaton.depth == req.depth
+
+
+def _choose(req: MultiverseReq, token: int) -> int | None:
+    """What stands in the sampled token's place; `None` when the answer ends before it.
+
+    `inflight.Replacement` does the same on the device.
+    """
     if not req.is_branch:
         return token
-    family, automaton = req.family, req.automaton
-    in_branch = automaton.phase is Phase.BRANCH and automaton.depth == req.depth
+    family = req.family
     close = family.vocabulary.tags.id_of[Role.BRANCH_CLOSE]
-    if (reason := req.stop_reason(token)) is not None:
-        is_text = token not in family.vocabulary.eos_ids and token not in (
-            req.sampling_params.stop_token_ids or ()
-        )
-        if not in_branch:
-            # The branch stops amid a plan or a conclusion of its own, where no
-            # tag can close it (a stop string, or no guard): the answer ends.
-            family.ending, family.ended = reason, req
-            return token if is_text else None
-        if is_text:
-            req.force.append(close)
-            return token
+    if (forced := forced_id(req, len(req.output_ids))) is not None:
+        req.replaced = bool(req.force) or forced != token
+        if req.force:
+            req.force.popleft()
+        return forced
+    in_branch = may_close(req)
+    if in_branch and token in family.closing_ids:
         req.replaced = True
         return close
-    budget = family.options.max_path_tokens
-    if budget is not None and in_branch and len(req.output_ids) >= budget:
-        req.replaced = token != close
-        return close
+    if (reason := req.stop_reason(token)) is not None:
+        if in_branch:
+            req.force.append(close)
+            return token
+        # The branch stops amid a plan or a conclusion of its own, where no
+        # tag can close it (a stop string, or no guard): the answer ends.
+        family.ending, family.ended = reason, req
+        return None if token in family.closing_ids else token
     return token
 
 

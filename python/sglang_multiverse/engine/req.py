@@ -55,6 +55,9 @@ class MultiverseReq(Req):
         replaying: the children's text is known and part of the ids already.
         suspended: live branches that wait while an earlier block is replayed.
         discards: the next sampled token is not wanted (the ids go on, or end).
+        extending: an extend of it was launched and its result is not in yet.
+        stint: counts how often it left the batches; a step that was launched in an
+            earlier stint, as happens with overlap, has no result for it.
         force: ids that replace the next sampled ones.
         option_error: what is wrong with the request, until it is queued and refused.
         queued_at: when it was first queued; a retracted request keeps its place.
@@ -88,6 +91,8 @@ class MultiverseReq(Req):
         self.prompt_len = len(self.origin_input_ids)
         self.closed = False
         self.discards = False
+        self.extending = False
+        self.stint = 0
         self.force: deque[int] = deque()
         self.fork_points: list[ForkPoint] = []
         self.all_fork_points: list[ForkPoint] = []
@@ -108,7 +113,7 @@ class MultiverseReq(Req):
         if stage not in TRANSITIONS[self.stage]:
             raise IllegalTransitionError(f"{self.rid}: from {self.stage.value} to {stage.value}")
         if self.stage in DECODING and stage not in DECODING:
-            self.family.leaving = True
+            self.stint += 1
         self.stage = stage
         self.family.restless = True
 
@@ -123,6 +128,20 @@ class MultiverseReq(Req):
         if self.slots is not None:
             return len(self.origin_input_ids) + len(self.slots)
         return self.kv.kv_committed_len if self.kv.holds_kv else 0
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all its ids have their KV, or will when the step in flight is done."""
+        return self.row_len >= self.seqlen
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it belongs in the next decode step, as far as the results that are in tell."""
+        if self.finished_reason is not None:
+            return False
+        if self.stage in DECODING:
+            return self.stage is Stage.DECODE or not self.is_drained
+        return self.extending and not self.discards and self.inflight_middle_chunks <= 0
 
     @property
     def known_end(self) -> int:
@@ -165,6 +184,16 @@ class MultiverseReq(Req):
         return self.origin_input_ids + self.output_ids
 
     # --- SGLang's hooks -------------------------------------------------------
+
+    def reset_for_retract(self) -> None:
+        super().reset_for_retract()
+        self.extending = False
+        self.stint += 1
+
+    def next_output_finishes_by_length(self) -> bool:
+        """A branch never does; what stands in its `max_new_tokens` is a share (`fork`)."""
+        is_answer = self.parent is None and self.stage is not Stage.DRAIN
+        return is_answer and bool(super().next_output_finishes_by_length())
 
     def refresh_fill_ids(self) -> None:
         """The ids of the row after this extend: all known ones, up to the next fork."""

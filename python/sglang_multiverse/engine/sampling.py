@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .guard import guard_mask
+from .penalties import count_last
 from .positions import to_device
 from .req import MultiverseReq
 
@@ -16,30 +17,44 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sglang.srt.managers.schedule_batch import ScheduleBatch
+    from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
 
 _MASK = "multiverse_mask"
 _DRAWS = "multiverse_draws"
 _STREAMS = "multiverse_streams"
+_COPY = "multiverse_copy"
 _DEFAULT_SEED = 42  # SGLang's own, in deterministic mode
 
 
-def dress(batch: ScheduleBatch) -> None:
-    """Attach this step's mask and draws to the batch's sampling info, for the hooks below.
+def dress(info: SamplingBatchInfo, batch: ScheduleBatch) -> None:
+    """Attach this step's mask and draws to its sampling info, for the hooks below.
 
     The mask is a `GuardMask`; the draws are one uniform number per row that has a
     seed, `None` for the others.
     """
-    setattr(batch.sampling_info, _MASK, guard_mask(batch.reqs, batch.device))
-    setattr(batch.sampling_info, _STREAMS, _streams(batch))
+    setattr(info, _MASK, guard_mask(batch.reqs, batch.device))
+    setattr(info, _STREAMS, _streams(batch))
     draws = [_draw(req) for req in batch.reqs]
-    setattr(batch.sampling_info, _DRAWS, draws if any(d is not None for d in draws) else None)
+    setattr(info, _DRAWS, draws if any(d is not None for d in draws) else None)
 
 
-def undress(batch: ScheduleBatch) -> None:
+def undress(info: SamplingBatchInfo) -> None:
     """Take off what `dress` put on: rows move when SGLang filters or merges the batch."""
-    setattr(batch.sampling_info, _MASK, None)
-    setattr(batch.sampling_info, _DRAWS, None)
-    setattr(batch.sampling_info, _STREAMS, None)
+    for name in (_MASK, _DRAWS, _STREAMS):
+        setattr(info, name, None)
+
+
+def remember_copy(result: SamplingBatchInfo, info: SamplingBatchInfo) -> None:
+    """Hook after `SamplingBatchInfo.copy_for_forward`: what a step in flight samples by."""
+    setattr(info, _COPY, result)
+
+
+def dress_forward(batch: ScheduleBatch) -> None:
+    """Complete the sampling info of the step in flight, now that the last one is read."""
+    info = getattr(batch.sampling_info, _COPY)
+    count_last(batch, info)
+    dress(info, batch)
+    setattr(batch.sampling_info, _COPY, None)
 
 
 def path_seed(seed: int, path: Sequence[int]) -> int:

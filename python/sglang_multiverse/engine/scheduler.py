@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sglang.srt.environ import envs
 from sglang.srt.managers.schedule_batch import FINISH_ABORT, NextBatchPlan, Req, ScheduleBatch
 from sglang.srt.managers.scheduler import Scheduler
-from sglang.srt.runtime_context import get_context, get_serving
+from sglang.srt.runtime_context import get_serving
 
 from ..structure import MissingTagsError
-from . import kv, step
+from . import inflight, kv, step
 from .adapters import has_adapter, held_adapters, is_continued
 from .admission import found_family, is_beam_search, keep_apart
 from .extends import Extends
@@ -21,11 +22,14 @@ from .metrics import Metrics
 from .options import MultiverseArgs
 from .pressure import Pressure
 from .req import MultiverseReq
-from .sampling import dress, undress
+from .sampling import dress, dress_forward, undress
 from .stage import DECODING, Stage
 from .streamer import MultiverseOutputStreamer
 from .upstream import check_hooks, refuse_unsupported
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +71,8 @@ class MultiverseScheduler(Scheduler):
             logger.warning("Multiverse is off, the model is served as plain SGLang does: %s", error)
             return
         if self.enable_overlap:
-            logger.info(
-                "Overlap scheduling is switched off: a fork must see a step's tokens "
-                "before the next step starts"
-            )
-            get_context().override("sglang_multiverse", disable_overlap_schedule=True)
-            self.server_args.disable_overlap_schedule = True
-            self.enable_overlap = False
+            # The guard and the draws of a step need the tokens of the step before.
+            envs.SGLANG_ENABLE_DELAY_SAMPLE.set(True)
 
     def get_init_info(self) -> dict[str, Any]:
         info = super().get_init_info()
@@ -162,7 +161,8 @@ class MultiverseScheduler(Scheduler):
             self.leaving = True  # some of what was extended may not decode
         self._leave(running_batch, last_batch)
         plan = super().get_next_batch_to_run(running_batch=running_batch, last_batch=last_batch)
-        if plan.batch_to_run is None and self.families and plan.running_batch.is_empty():
+        stuck = plan.batch_to_run is None and plan.running_batch.is_empty()
+        if stuck and self.families and not (self.enable_overlap and last_batch):
             self.pressure.break_jam()
         return plan
 
@@ -229,35 +229,66 @@ class MultiverseScheduler(Scheduler):
         for batch in (running, last):
             if batch is None:
                 continue
-            leaving = [req for req in batch.reqs if _has_left(req)]
+            rows = [req for req in batch.reqs if isinstance(req, MultiverseReq)]
+            leaving = [req for req in rows if not req.decodes]
             if leaving:
                 batch.filter_batch(reqs_to_exclude=leaving)
                 running.batch_is_full = False
+            for req in rows:
+                if req.stage is Stage.DRAIN:
+                    self.leaving = True  # after one more step
+                elif req.decodes and req.stage is not Stage.DECODE:
+                    req.become(Stage.DECODE)  # its extend is in flight
 
     # --- a step is done ------------------------------------------------------------
 
     def run_batch(self, batch: ScheduleBatch, *args: Any, **kwargs: Any) -> Any:
         if self.vocabulary is None or batch.sampling_info is None:
             return super().run_batch(batch, *args, **kwargs)
-        dress(batch)
+        inflight.note_extend(batch)
+        if not self.enable_overlap:
+            dress(batch.sampling_info, batch)
         try:
-            return super().run_batch(batch, *args, **kwargs)
+            result = super().run_batch(batch, *args, **kwargs)
         finally:
-            undress(batch)
+            undress(batch.sampling_info)
+        inflight.note_launch(batch, result)
+        return result
 
-    def process_batch_result(self, batch: ScheduleBatch, result: Any) -> None:
-        super().process_batch_result(batch, result)
+    def launch_batch_sample_if_needed(self, result: Any, batch: ScheduleBatch) -> Any:
+        """With overlap a step is sampled when the one before it has been read."""
+        sampled = result is not None and result.delay_sample_func is not None
+        if self.vocabulary is not None and sampled:
+            dress_forward(batch)
+        return super().launch_batch_sample_if_needed(result, batch)
+
+    def _relay_forward_payload(
+        self, batch: ScheduleBatch, future_indices: torch.Tensor, result: Any
+    ) -> None:
+        super()._relay_forward_payload(batch, future_indices, result)
         if self.vocabulary is None:
             return
+        put_in = inflight.replacement(batch.reqs, batch.device)
+        if put_in is not None:
+            # What the next decode step reads.
+            rows = future_indices[: len(batch.reqs)]
+            tokens = result.next_token_ids[: len(batch.reqs)]
+            self.future_map.output_tokens_buf[rows] = put_in(tokens)
+
+    def process_batch_result(self, batch: ScheduleBatch, result: Any) -> None:
+        if self.vocabulary is None or not inflight.is_noted(result):
+            super().process_batch_result(batch, result)
+            return
+        wanted, stale = inflight.arrived(batch, result)
+        with inflight.passed_over(stale):
+            super().process_batch_result(batch, result)
         stepped: dict[Family, list[MultiverseReq]] = {}
-        for req in batch.reqs:
-            if not isinstance(req, MultiverseReq) or not req.news:
-                continue
-            req.settle_logprobs()
-            stepped.setdefault(req.family, []).append(req)
-            if req.replaced and req.kv.holds_kv:
-                # The next decode step must read the token that was put in.
-                self.future_map.output_tokens_buf[req.kv.req_pool_idx] = req.output_ids[-1]
+        for req in wanted:
+            if req.extending:
+                req.extending, req.family.restless = False, True
+            if req.news:
+                req.settle_logprobs()
+                stepped.setdefault(req.family, []).append(req)
         self._account(batch, stepped)
         in_batch = {id(req) for req in batch.reqs}
         grown: list[MultiverseReq] = []
@@ -267,8 +298,7 @@ class MultiverseScheduler(Scheduler):
             except Exception as error:  # an error of ours must not take the others down
                 self.fail(family, error)
                 continue
-            self.leaving |= family.leaving
-            family.leaving = False
+            self.leaving |= any(req.stage is not Stage.DECODE for req in reqs)
             if not family.trunk.finished() and id(family.trunk) not in in_batch:
                 grown.append(family.trunk)
         if grown:
@@ -354,6 +384,10 @@ class MultiverseScheduler(Scheduler):
                 self.pressure.retract(family)
             self._leave(self.running_batch, self.last_batch)
         super().pause_generation(recv_req)
+        if recv_req.mode == "retract":
+            # A step in flight was read in between.
+            for family in list(self.families.values()):
+                self.pressure.retract(family)
 
     def is_fully_idle(self, *args: Any, ignore_waiting: bool = False, **kwargs: Any) -> bool:
         """With `ignore_waiting` a family that holds no KV only waits, like a queued request."""
@@ -364,7 +398,3 @@ class MultiverseScheduler(Scheduler):
 
 def _arrival(req: Req) -> int:
     return req.family.arrival if isinstance(req, MultiverseReq) else 0
-
-
-def _has_left(req: Req) -> bool:
-    return isinstance(req, MultiverseReq) and req.stage not in DECODING and not req.finished()

@@ -25,15 +25,17 @@ def settle(family: Family, stepped: Sequence[MultiverseReq]) -> None:
 
 
 def _settle_one(family: Family, req: MultiverseReq) -> None:
-    if req.finished() or family.ending is not None or req.sampled is not None:
+    if req.finished() or family.ending is not None:
         return
     if req.stage is Stage.DRAIN:
+        if not req.is_drained:
+            return
         if req.closed:
             close(family, req)
         else:
             # All of `req` has KV and ends with `</Goal>`.
             fork.spawn(req)
-    elif req.stage in (Stage.QUEUED, Stage.EXTEND):
+    elif req.sampled is None and req.stage in (Stage.QUEUED, Stage.EXTEND):
         _advance(family, req)
 
 

@@ -39,9 +39,9 @@ class HookError(RuntimeError):
 
 def scheduler_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process."""
-    from .penalties import count_what_is_seen
+    from .penalties import count_later, count_what_is_seen
     from .positions import shift_positions
-    from .sampling import mask_logits, sample_logprobs_by_stream, sample_with_draws
+    from .sampling import mask_logits, remember_copy, sample_logprobs_by_stream, sample_with_draws
     from .scheduler import MultiverseScheduler
 
     return (
@@ -52,6 +52,12 @@ def scheduler_hooks() -> tuple[Hook, ...]:
             "after",
         ),
         Hook(f"{SAMPLING_INFO}.from_schedule_batch", count_what_is_seen, "after"),
+        Hook(f"{SAMPLING_INFO}.copy_for_forward", remember_copy, "after"),
+        Hook(
+            "sglang.srt.managers.schedule_batch.ScheduleBatch.cumulate_penalty_output_tokens",
+            count_later,
+            "around",
+        ),
         Hook(
             f"{SAMPLING_INFO}.apply_logits_bias",
             mask_logits,
