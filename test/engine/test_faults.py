@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from typing import Any
 
 import pytest
@@ -75,7 +76,9 @@ def test_nested_plans_side_by_side_on_the_fewest_rows(Script: Any) -> None:
         script.finish(2000)
 
 
-def test_a_newcomer_far_above_them_preempts_families(Script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newcomer_far_above_them_preempts_families(
+    Script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They go on later, with the text they would have written alone."""
     preempted: list[bool] = []
     preempt_for = Pressure.preempt_for
@@ -95,3 +98,17 @@ def test_a_newcomer_far_above_them_preempts_families(Script: Any, monkeypatch: p
             script.ask(text, 60, priority=90)
         script.finish()
     assert any(preempted)
+
+
+@pytest.mark.parametrize("chunk", [16, 24, 40])
+def test_a_crowd_of_prompts_in_chunks(Script: Any, chunk: int) -> None:
+    """Four at a time, cut anywhere, so that chunks, headers and decode steps alternate."""
+    draw = random.Random(chunk)
+    script = Script("--chunked-prefill-size", str(chunk), slots=4096, rows=64)
+    left = 24
+    while left or script.scheduler.open:
+        while left and len(script.scheduler.open) < 4:
+            script.ask(draw.randrange(200), draw.choice([5, 30, 60, 120, 180]))
+            left -= 1
+        script.step()
+    script.finish(6000)

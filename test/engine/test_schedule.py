@@ -39,9 +39,7 @@ SIZES = ((4096, 64), (600, 64), (400, 48), (4096, 3), (500, 4), (450, 6))
 
 
 class Schedule(RuleBasedStateMachine):
-    @initialize(
-        flags=st.sampled_from(FLAGS), size=st.sampled_from(SIZES), overlap=st.booleans()
-    )
+    @initialize(flags=st.sampled_from(FLAGS), size=st.sampled_from(SIZES), overlap=st.booleans())
     def start(self, flags: str, size: tuple[int, int], overlap: bool) -> None:
         self.script = Script(*flags.split(), slots=size[0], rows=size[1], overlap=overlap)
 

@@ -183,7 +183,7 @@ class Modelless:
         loop = self.event_loop_overlap if self.enable_overlap else self.event_loop_normal
         with ExitStack() as checks:
             for check in _CHECKS if self.strict else ():
-                checks.enter_context(getattr(envs, check).override(True))
+                checks.enter_context(getattr(envs, check).override(1))
             loop()
         self._collect()
 

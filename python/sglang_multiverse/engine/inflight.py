@@ -44,7 +44,7 @@ def note_extend(batch: ScheduleBatch) -> None:
     if batch.forward_mode.is_extend():
         for req in batch.reqs:
             if isinstance(req, MultiverseReq):
-                req.extending = True
+                req.extending += 1
 
 
 def is_noted(result: Any) -> bool:

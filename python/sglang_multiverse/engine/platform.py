@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 PLATFORM_NAME = "multiverse_cpu"
 # SGLang's `--sleep-on-idle` can be set but not unset, so the way back is here.
 SLEEP_ENV = "SGLANG_MULTIVERSE_SLEEP_ON_IDLE"
+# Overlap scheduling here too: slower, but the loop that runs on GPUs (tests).
+OVERLAP_ENV = "SGLANG_MULTIVERSE_CPU_OVERLAP"
 _GROUP = "sglang.srt.platforms"
 _QUALNAME = f"{__name__}:MultiverseCpuPlatform"
 
@@ -262,8 +264,9 @@ class MultiverseCpuPlatform(CpuSRTPlatform):
         # SGLang has already written its AMX kernels here if nothing was asked.
         if asked["attention_backend"] is None:
             server_args.attention_backend = self.get_default_attention_backend()
-        # Overlap needs a second stream to run on; a CPU has none.
-        server_args.disable_overlap_schedule = True
+        # Overlap needs a second stream to run on; a CPU has none, so that it gains nothing.
+        if os.environ.get(OVERLAP_ENV) != "1":
+            server_args.disable_overlap_schedule = True
         server_args.sleep_on_idle = sleeps_on_idle(bool(asked["sleep_on_idle"]))
         if asked["max_running_requests"] is None:
             server_args.max_running_requests = _MAX_RUNNING_REQUESTS

@@ -29,7 +29,7 @@ def observe(req: MultiverseReq) -> None:
     if req.discards or req.stage is Stage.DRAIN or family.ending is not None:
         req.output_ids.pop()
         return
-    started = req.extending
+    started = req.extending > 0
     if req.stage is not Stage.DECODE:
         req.become(Stage.DECODE)
     if room(family, req.automaton) <= 0:

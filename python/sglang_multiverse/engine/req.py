@@ -55,7 +55,8 @@ class MultiverseReq(Req):
         replaying: the children's text is known and part of the ids already.
         suspended: live branches that wait while an earlier block is replayed.
         discards: the next sampled token is not wanted (the ids go on, or end).
-        extending: an extend of it was launched and its result is not in yet.
+        extending: extends of it that were launched and have no result yet: with
+            overlap two, when SGLang computes a prompt in chunks.
         stint: counts how often it left the batches; a step that was launched in an
             earlier stint, as happens with overlap, has no result for it.
         force: ids that replace the next sampled ones.
@@ -91,7 +92,7 @@ class MultiverseReq(Req):
         self.prompt_len = len(self.origin_input_ids)
         self.closed = False
         self.discards = False
-        self.extending = False
+        self.extending = 0
         self.stint = 0
         self.force: deque[int] = deque()
         self.fork_points: list[ForkPoint] = []
@@ -141,7 +142,7 @@ class MultiverseReq(Req):
             return False
         if self.stage in DECODING:
             return self.stage is Stage.DECODE or not self.is_drained
-        return self.extending and not self.discards and self.inflight_middle_chunks <= 0
+        return self.extending > 0 and not self.discards and self.inflight_middle_chunks <= 0
 
     @property
     def known_end(self) -> int:
@@ -187,7 +188,7 @@ class MultiverseReq(Req):
 
     def reset_for_retract(self) -> None:
         super().reset_for_retract()
-        self.extending = False
+        self.extending = 0
         self.stint += 1
 
     def next_output_finishes_by_length(self) -> bool:

@@ -283,9 +283,11 @@ class MultiverseScheduler(Scheduler):
         with inflight.passed_over(stale):
             super().process_batch_result(batch, result)
         stepped: dict[Family, list[MultiverseReq]] = {}
+        extended = batch.forward_mode.is_extend()
         for req in wanted:
-            if req.extending:
-                req.extending, req.family.restless = False, True
+            if extended:
+                req.extending -= 1
+                req.family.restless = True
             if req.news:
                 req.settle_logprobs()
                 stepped.setdefault(req.family, []).append(req)
