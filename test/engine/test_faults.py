@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from modelless import script as scripts
-from modelless.script import tokenizer
+from modelless.script import Script, tokenizer
 from sglang_multiverse.engine.pressure import Pressure
 
 
 @pytest.fixture(params=[False, True], ids=["", "overlap"])
-def Script(request: pytest.FixtureRequest) -> Any:  # noqa: N802 - stands for the class
-    return functools.partial(scripts.Script, overlap=request.param)
+def serve(request: pytest.FixtureRequest) -> Any:
+    """Makes a scheduler with a script, with the normal and with the overlap event loop."""
+    return functools.partial(Script, overlap=request.param)
 
 
 def plan(branches: int, text: str = "a") -> tuple[int, ...]:
@@ -25,14 +25,14 @@ def plan(branches: int, text: str = "a") -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("rows", [2, 3, 4])
-def test_fewer_rows_than_branches_are_served_in_waves(Script: Any, rows: int) -> None:
-    script = Script(slots=4096, rows=rows)
+def test_fewer_rows_than_branches_are_served_in_waves(serve: Any, rows: int) -> None:
+    script = serve(slots=4096, rows=rows)
     assert script.ask_ids(plan(3)) is not None
     script.finish(1000)
 
 
-def test_two_pauses_in_a_row_queue_a_family_once(Script: Any) -> None:
-    script = Script(slots=4096, rows=64)
+def test_two_pauses_in_a_row_queue_a_family_once(serve: Any) -> None:
+    script = serve(slots=4096, rows=64)
     assert script.ask_ids(plan(3)) is not None
     for _ in range(6):
         script.step()
@@ -42,8 +42,8 @@ def test_two_pauses_in_a_row_queue_a_family_once(Script: Any) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 6])
-def test_a_pause_amid_a_chunked_prefill(Script: Any, steps: int) -> None:
-    script = Script("--chunked-prefill-size", "16", slots=4096, rows=64)
+def test_a_pause_amid_a_chunked_prefill(serve: Any, steps: int) -> None:
+    script = serve("--chunked-prefill-size", "16", slots=4096, rows=64)
     assert script.ask_ids(plan(3)) is not None
     for _ in range(steps):
         script.step()
@@ -51,33 +51,33 @@ def test_a_pause_amid_a_chunked_prefill(Script: Any, steps: int) -> None:
     script.finish(1000)
 
 
-def test_making_room_with_a_prefill_decode_interval(Script: Any) -> None:
-    script = Script("--prefill-decode-interval", "8", slots=320, rows=64)
+def test_making_room_with_a_prefill_decode_interval(serve: Any) -> None:
+    script = serve("--prefill-decode-interval", "8", slots=320, rows=64)
     for n in range(8):
         script.ask_ids(plan(3, "ab" * n))
     script.finish(6000)
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\n<Path>\n1.1:a</Path>", "\n<Path>\n1.1:a</Path>\n"])
-def test_a_prompt_that_ends_where_a_nested_branch_is_due(Script: Any, end: str) -> None:
+def test_a_prompt_that_ends_where_a_nested_branch_is_due(serve: Any, end: str) -> None:
     outlines = "<Outline>b</Outline>" * 2
     inner = f"\n<Path>\n1:<Parallel><Goal>{outlines}</Goal>{end}"
     prompt = (*plan(2), *tokenizer().encode(inner, add_special_tokens=False))
-    script = Script(slots=4096, rows=64)
+    script = serve(slots=4096, rows=64)
     assert script.ask_ids(prompt) is not None
     script.finish(1000)
 
 
-def test_nested_plans_side_by_side_on_the_fewest_rows(Script: Any) -> None:
+def test_nested_plans_side_by_side_on_the_fewest_rows(serve: Any) -> None:
     """Branches that wait for rows for their own branches: the last gives way to the first."""
-    script = Script(slots=4096, rows=3)
+    script = serve(slots=4096, rows=3)
     for n in range(40):
         script.ask_ids(plan(3, "abc"[: n % 4] + str(n)))
         script.finish(2000)
 
 
 def test_a_newcomer_far_above_them_preempts_families(
-    Script: Any, monkeypatch: pytest.MonkeyPatch
+    serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They go on later, with the text they would have written alone."""
     preempted: list[bool] = []
@@ -89,7 +89,7 @@ def test_a_newcomer_far_above_them_preempts_families(
 
     monkeypatch.setattr(Pressure, "preempt_for", counted)
     for n in range(4):
-        script = Script("--enable-priority-scheduling", slots=260, rows=6)
+        script = serve("--enable-priority-scheduling", slots=260, rows=6)
         for text in range(n, n + 4):
             script.ask(text, 40, priority=0)
         for _ in range(12 + n):
@@ -101,10 +101,10 @@ def test_a_newcomer_far_above_them_preempts_families(
 
 
 @pytest.mark.parametrize("chunk", [16, 24, 40])
-def test_a_crowd_of_prompts_in_chunks(Script: Any, chunk: int) -> None:
+def test_a_crowd_of_prompts_in_chunks(serve: Any, chunk: int) -> None:
     """Four at a time, cut anywhere, so that chunks, headers and decode steps alternate."""
     draw = random.Random(chunk)
-    script = Script("--chunked-prefill-size", str(chunk), slots=4096, rows=64)
+    script = serve("--chunked-prefill-size", str(chunk), slots=4096, rows=64)
     left = 24
     while left or script.scheduler.open:
         while left and len(script.scheduler.open) < 4:

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from sglang_multiverse.structure import Limits
 
+from .owners import check_owners
 from .scheduler import TINY, scheduler
 from .toy import Toy, linear
 
@@ -58,6 +59,7 @@ class Script:
         self.scheduler = scheduler(
             self.toy, *flags, slots=slots, rows=rows, overlap=overlap, **OPTIONS
         )
+        self.sizes = slots, rows
         # A chain of nested branches holds a row each, and its trunk one.
         self.limits = dataclasses.replace(LIMITS, max_depth=min(LIMITS.max_depth, rows - 1))
         self.steps = 0
@@ -81,6 +83,7 @@ class Script:
         self.scheduler.step()
         self.steps += 1
         self.check()
+        check_owners(self.scheduler, *self.sizes)
 
     def abort(self, which: int, how: str) -> None:
         from sglang.srt.managers.io_struct import AbortReq

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from http import HTTPStatus
 from typing import Any
 
 from sglang.srt.beam_search.coordinator import BeamCoordinator
@@ -11,6 +13,8 @@ from .family import Family
 from .options import MultiverseArgs, OptionError, RequestOptions
 from .req import MultiverseReq
 from .vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 # Names the space of the radix tree for KV that is computed in line. Text with
 # blocks then has other KV than §3 defines, so it must not meet the common space.
@@ -26,6 +30,25 @@ def keep_apart(req: Req) -> Req:
     """Keep what `req` computes out of the common space of the radix tree."""
     req.cache_salt = f"{req.cache_salt or ''}{_INLINE_SALT}"
     return req
+
+
+def failed(req: Req, error: Exception) -> Req:
+    """SGLang's request in place of one whose family could not be made, aborted with a 500."""
+    logger.error("Request %s failed", req.rid, exc_info=error)
+    keep_apart(req).set_finish_with_abort(
+        f"Internal error: {error}", HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError"
+    )
+    return req
+
+
+def refuse_if_wrong(req: MultiverseReq) -> None:
+    """Abort a request about to be queued for what was wrong with it."""
+    error, req.option_error = req.option_error, None
+    if error is not None and not req.finished() and req.to_finish is None:
+        req.set_finish_with_abort(error)
+    if req.to_finish is not None:
+        # SGLang has replaced the prompt by one token; nothing forks any more.
+        req.fork_points, req.all_fork_points = [], []
 
 
 def found_family(

@@ -70,6 +70,16 @@ class Extends:
             found.extend(waiting)
         return found
 
+    def newcomer_is_first(self) -> bool:
+        """Whether SGLang's queue holds something more urgent than every family that waits."""
+        scheduler = self.scheduler
+        if not scheduler.enable_priority_scheduling or not scheduler.waiting_queue:
+            return False
+        scheduler.waiting_queue.sort(key=lambda req: self.urgency(req.priority))
+        pending = self.pending()
+        newcomer = self.urgency(scheduler.waiting_queue[0].priority)
+        return not pending or newcomer < self.urgency(pending[0].priority)
+
     def next_batch(self, running_batch: ScheduleBatch) -> tuple[ScheduleBatch | None, bool]:
         """One batch of the extends that fit, and whether one had to wait for room."""
         scheduler = self.scheduler
@@ -97,7 +107,7 @@ class Extends:
             try:
                 self._prepare(piece)
             except Exception as error:  # of ours: it ends this family, and no other
-                scheduler.fail(req.family, error)
+                scheduler.results.fail(req.family, error)
                 continue
             picked.append(req)
         # A family that failed on the way took its rows with it.

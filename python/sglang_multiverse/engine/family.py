@@ -147,6 +147,9 @@ class Family:
             granted += not may.roles.isdisjoint(opens)
         return found
 
+    def note_concurrent(self, branches: int) -> None:
+        self.max_concurrent = max(self.max_concurrent, branches)
+
     # --- text ------------------------------------------------------------------
 
     def note_delta(self, req: MultiverseReq, token: int) -> None:

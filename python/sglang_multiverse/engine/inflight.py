@@ -22,6 +22,7 @@ from ..structure import Role
 from .positions import to_device
 from .reading import forced_id, may_close
 from .req import MultiverseReq
+from .stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,28 @@ if TYPE_CHECKING:
 
 _STINTS = "multiverse_stints"
 _NONE = -1
+
+
+def keep_decoding(running: ScheduleBatch, last: ScheduleBatch | None) -> bool:
+    """Take out of the batches the rows that do not decode: parked, closed, retracted, waiting.
+
+    Returns whether a row that stays will have left after one more step.
+    """
+    drains = False
+    for batch in (running, last):
+        if batch is None:
+            continue
+        rows = [req for req in batch.reqs if isinstance(req, MultiverseReq)]
+        leaving = [req for req in rows if not req.decodes]
+        if leaving:
+            batch.filter_batch(reqs_to_exclude=leaving)
+            running.batch_is_full = False
+        for req in rows:
+            if req.stage is Stage.DRAIN:
+                drains = True
+            elif req.decodes and req.stage is not Stage.DECODE:
+                req.become(Stage.DECODE)  # its extend is in flight
+    return drains
 
 
 class Arrived(NamedTuple):

@@ -76,13 +76,13 @@ class Pressure:
         elif not pending:
             if not scheduler.waiting_queue:
                 for family in list(scheduler.families.values()):
-                    scheduler.fail(family, InvariantError(f"stuck: {family.describe()}"))
+                    scheduler.results.fail(family, InvariantError(f"stuck: {family.describe()}"))
         elif not scheduler.extends.fits(first := pending[0]):
             holders = [f for f in self._holders() if f is not first.family]
             if holders:
                 self.retract(holders[-1])
             elif not self._give_way(first):
-                scheduler.finish(
+                scheduler.results.finish(
                     first.family,
                     FINISH_ABORT(
                         "The KV pool cannot hold this request, even one branch at a time.",
@@ -150,7 +150,7 @@ class Pressure:
         try:
             family.retract()
         except Exception as error:  # of ours: it ends this family, and no other
-            self.scheduler.fail(family, error)
+            self.scheduler.results.fail(family, error)
             return
         self._count()
         self.scheduler.leaving = True

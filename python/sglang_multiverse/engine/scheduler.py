@@ -12,16 +12,18 @@ from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.runtime_context import get_serving
 
 from ..structure import MissingTagsError
-from . import inflight, kv, step
+from . import inflight, kv
 from .adapters import has_adapter, held_adapters, is_continued
-from .admission import found_family, is_beam_search, keep_apart
+from .admission import failed, found_family, is_beam_search, keep_apart, refuse_if_wrong
 from .extends import Extends
 from .family import Family
+from .inflight import keep_decoding
 from .known import requeue
 from .metrics import Metrics
 from .options import MultiverseArgs
 from .pressure import Pressure
 from .req import MultiverseReq
+from .results import Results
 from .sampling import dress, dress_forward, undress
 from .stage import DECODING, Stage
 from .streamer import MultiverseOutputStreamer
@@ -53,6 +55,7 @@ class MultiverseScheduler(Scheduler):
         self.families = {}
         self.extends = Extends(self)
         self.pressure = Pressure(self)
+        self.results = Results(self)
         super().__init__(*args, **kwargs)
         if self.vocabulary is not None:
             refuse_unsupported(self)
@@ -104,38 +107,23 @@ class MultiverseScheduler(Scheduler):
         if get_serving().allow_auto_truncate:  # SGLang's own cut comes after the prompt is read
             del req.origin_input_ids[self.max_req_input_len :]
         try:
-            self._found_family(req, recv_req, self.vocabulary)
-        except Exception as error:  # of ours: it ends this request, and no other
-            logger.exception("Request %s failed", req.rid)
-            plain = keep_apart(super()._create_generation_req(recv_req, *args, **kwargs))
-            plain.set_finish_with_abort(
-                f"Internal error: {error}",
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-                "InternalServerError",
+            found_family(
+                req,
+                recv_req,
+                self.options,
+                self.vocabulary,
+                self.req_to_token_pool,
+                self.tree_cache,
             )
-            return plain
+        except Exception as error:  # of ours: it ends this request, and no other
+            return failed(super()._create_generation_req(recv_req, *args, **kwargs), error)
         return req
-
-    def _found_family(self, req: MultiverseReq, recv_req: Any, vocabulary: Vocabulary) -> None:
-        found_family(
-            req,
-            recv_req,
-            self.options,
-            vocabulary,
-            self.req_to_token_pool,
-            self.tree_cache,
-        )
 
     def _add_request_to_queue(self, req: Req, is_retracted: bool = False) -> None:
         if not isinstance(req, MultiverseReq):
             super()._add_request_to_queue(req, is_retracted)
             return
-        error, req.option_error = req.option_error, None
-        if error is not None and not req.finished() and req.to_finish is None:
-            req.set_finish_with_abort(error)
-        if req.to_finish is not None:
-            # SGLang has replaced the prompt by one token; nothing forks any more.
-            req.fork_points, req.all_fork_points = [], []
+        refuse_if_wrong(req)
         again = is_retracted or req.retracted_stain
         if again and req.stage is not Stage.QUEUED:
             requeue(req)
@@ -176,7 +164,7 @@ class MultiverseScheduler(Scheduler):
         """Families first, in their order: their next extend; then SGLang's queue."""
         if not self.families:
             return super().get_new_batch_prefill(running_batch)
-        if self.chunked_req is None and self._newcomer_is_first():
+        if self.chunked_req is None and self.extends.newcomer_is_first():
             plan = super().get_new_batch_prefill(running_batch)
             if plan.batch_to_run is None and self.pressure.preempt_for(self.waiting_queue[0]):
                 self._leave(plan.running_batch)
@@ -195,16 +183,6 @@ class MultiverseScheduler(Scheduler):
             # Nothing new until the room that earlier families wait for is free.
             return NextBatchPlan(batch_to_run=None, running_batch=running_batch)
         return super().get_new_batch_prefill(running_batch)
-
-    def _newcomer_is_first(self) -> bool:
-        """Whether SGLang's queue holds something more urgent than every family that waits."""
-        if not self.enable_priority_scheduling or not self.waiting_queue:
-            return False
-        urgency = self.extends.urgency
-        self.waiting_queue.sort(key=lambda req: urgency(req.priority))
-        pending = self.extends.pending()
-        newcomer = urgency(self.waiting_queue[0].priority)
-        return not pending or newcomer < urgency(pending[0].priority)
 
     def can_schedule_lora_req(self, req: Req, running_loras: set[str | None]) -> bool:
         if is_continued(req, self.families):
@@ -225,20 +203,7 @@ class MultiverseScheduler(Scheduler):
         """Take out the rows that do not decode: parked, closed, retracted, waiting."""
         if not self.leaving:
             return
-        self.leaving = False
-        for batch in (running, last):
-            if batch is None:
-                continue
-            rows = [req for req in batch.reqs if isinstance(req, MultiverseReq)]
-            leaving = [req for req in rows if not req.decodes]
-            if leaving:
-                batch.filter_batch(reqs_to_exclude=leaving)
-                running.batch_is_full = False
-            for req in rows:
-                if req.stage is Stage.DRAIN:
-                    self.leaving = True  # after one more step
-                elif req.decodes and req.stage is not Stage.DECODE:
-                    req.become(Stage.DECODE)  # its extend is in flight
+        self.leaving = keep_decoding(running, last)
 
     # --- a step is done ------------------------------------------------------------
 
@@ -282,75 +247,7 @@ class MultiverseScheduler(Scheduler):
         wanted, stale = inflight.arrived(batch, result)
         with inflight.passed_over(stale):
             super().process_batch_result(batch, result)
-        stepped: dict[Family, list[MultiverseReq]] = {}
-        extended = batch.forward_mode.is_extend()
-        for req in wanted:
-            if extended:
-                req.extending -= 1
-                req.family.restless = True
-            if req.news:
-                req.settle_logprobs()
-                stepped.setdefault(req.family, []).append(req)
-        self._account(batch, stepped)
-        in_batch = {id(req) for req in batch.reqs}
-        grown: list[MultiverseReq] = []
-        for family, reqs in stepped.items():
-            try:
-                self._settle(family, reqs)
-            except Exception as error:  # an error of ours must not take the others down
-                self.fail(family, error)
-                continue
-            self.leaving |= any(req.stage is not Stage.DECODE for req in reqs)
-            if not family.trunk.finished() and id(family.trunk) not in in_batch:
-                grown.append(family.trunk)
-        if grown:
-            self.output_streamer.stream_output(grown, any(t.return_logprob for t in grown))
-
-    def _settle(self, family: Family, stepped: list[MultiverseReq]) -> None:
-        """Let a family act on the step that its sequences `stepped` were part of."""
-        trunk = family.trunk
-        if trunk.finished():
-            self._forget(family)
-            return
-        if family.error is not None:
-            raise family.error
-        step.settle(family, stepped)
-        if family.ending is not None:
-            self.finish(family, family.ending)
-        elif family.forked or trunk.stage is Stage.EXTEND:
-            self.families[trunk.rid] = family
-        elif trunk.stage is Stage.DECODE:
-            self.families.pop(trunk.rid, None)
-
-    def _account(self, batch: ScheduleBatch, stepped: dict[Family, list[MultiverseReq]]) -> None:
-        if batch.forward_mode.is_extend():
-            for req, length in zip(batch.reqs, batch.extend_lens, strict=True):
-                if isinstance(req, MultiverseReq):
-                    req.family.prefilled += length
-            return
-        for family, reqs in stepped.items():
-            branches = sum(req.is_branch for req in reqs)
-            family.max_concurrent = max(family.max_concurrent, branches)
-
-    def finish(self, family: Family, reason: Any) -> None:
-        """End a family at once and tell the client."""
-        family.finish(reason)
-        self.leaving = True
-        self._forget(family)
-        self.output_streamer.stream_output([family.trunk], family.trunk.return_logprob)
-
-    def fail(self, family: Family, error: Exception) -> None:
-        """An error of ours in one family ends that family, with a 500, and no other."""
-        logger.error("Request %s failed", family.trunk.rid, exc_info=error)
-        self.finish(
-            family,
-            FINISH_ABORT(f"Internal error: {error}", HTTPStatus.INTERNAL_SERVER_ERROR),
-        )
-
-    def _forget(self, family: Family) -> None:
-        self.families.pop(family.trunk.rid, None)
-        if self.metrics is not None:
-            self.metrics.family_ended(family)
+        self.results.take(batch, wanted)
 
     # --- aborts and pauses -------------------------------------------------------------
 
@@ -363,7 +260,7 @@ class MultiverseScheduler(Scheduler):
             if named and stage is not Stage.QUEUED and stage not in DECODING:
                 timed_out = recv_req.abort_message is not None
                 status = HTTPStatus.SERVICE_UNAVAILABLE if timed_out else None
-                self.finish(family, FINISH_ABORT(recv_req.abort_message, status))
+                self.results.finish(family, FINISH_ABORT(recv_req.abort_message, status))
         super().abort_request(recv_req)
 
     def _release_aborted_request(self, req: Req) -> None:
@@ -375,7 +272,7 @@ class MultiverseScheduler(Scheduler):
             # SGLang gave up on a branch (out of memory): its answer ends with it.
             if not req.family.trunk.finished():
                 reason = req.to_finish or FINISH_ABORT("Aborted")
-                self.finish(req.family, reason)
+                self.results.finish(req.family, reason)
             return
         super().send_abort_output(abort_req, req)
 
