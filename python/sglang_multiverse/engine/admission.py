@@ -46,9 +46,6 @@ def refuse_if_wrong(req: MultiverseReq) -> None:
     error, req.option_error = req.option_error, None
     if error is not None and not req.finished() and req.to_finish is None:
         req.set_finish_with_abort(error)
-    if req.to_finish is not None:
-        # SGLang has replaced the prompt by one token; nothing forks any more.
-        req.fork_points, req.all_fork_points = [], []
 
 
 def found_family(

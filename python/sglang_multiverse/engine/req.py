@@ -191,6 +191,11 @@ class MultiverseReq(Req):
         self.extending = 0
         self.stint += 1
 
+    def set_finish_with_abort(self, *args: Any, **kwargs: Any) -> None:
+        """SGLang replaces the prompt by one token, so that nothing forks any more."""
+        super().set_finish_with_abort(*args, **kwargs)
+        self.fork_points, self.all_fork_points = [], []
+
     def next_output_finishes_by_length(self) -> bool:
         """A branch never does; what stands in its `max_new_tokens` is a share (`fork`)."""
         is_answer = self.parent is None and self.stage is not Stage.DRAIN
