@@ -48,6 +48,8 @@ class Family:
         prefilled: tokens that went through an extend.
         deltas: what live branches write, for a client that asked for it.
         closing_ids: the tokens that end a branch, in place of which `</Path>` stands.
+        telling_ids: these, and the tags: all that can mean something to `reading`
+            when `reads_plainly`, that is without stop strings and budgets of paths.
     """
 
     def __init__(
@@ -91,6 +93,10 @@ class Family:
         self.closing_ids = vocabulary.eos_ids | frozenset(stops or ())
         if params.ignore_eos:
             self.closing_ids = frozenset()
+        has_texts = bool(params.stop_strs or params.stop_regex_strs)
+        limits = (options.max_critical_tokens, options.max_path_tokens)
+        self.reads_plainly = not has_texts and limits == (None, None)
+        self.telling_ids = self.closing_ids | vocabulary.tags.role_of.keys()
 
         prompt = trunk.origin_input_ids
         automaton = Automaton(vocabulary.tags)

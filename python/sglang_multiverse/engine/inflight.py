@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ..structure import Role
-from .positions import to_device
 from .reading import forced_id, may_close
 from .req import MultiverseReq
+from .rows import rows_of, to_device
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -125,14 +125,14 @@ class Replacement(NamedTuple):
         return torch.where(self.forced == _NONE, tokens, self.forced)
 
 
-def replacement(reqs: Sequence[Any], device: Any) -> Replacement | None:
-    """For the tokens about to be sampled for `reqs`; `None` where nothing can be replaced."""
-    forced = [_NONE] * len(reqs)
-    family = [0] * len(reqs)
+def replacement(batch: ScheduleBatch) -> Replacement | None:
+    """For the tokens about to be sampled; `None` where nothing can be replaced."""
+    device, count = batch.device, len(batch.reqs)
+    forced, family = [_NONE] * count, [0] * count
     closing: dict[frozenset[int], int] = {frozenset(): 0}
     close = None
-    for row, req in enumerate(reqs):
-        if not isinstance(req, MultiverseReq) or req.parent is None or req.discards:
+    for row, req in rows_of(batch).branches:
+        if req.discards:
             continue
         close = req.family.vocabulary.tags.id_of[Role.BRANCH_CLOSE]
         token = forced_id(req, len(req.output_ids) + 1)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from sglang.srt.sampling import penaltylib
 
-from .positions import to_device
 from .req import MultiverseReq
+from .rows import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,12 +8,9 @@ into its own before it replays; nothing here reads a device tensor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from .req import MultiverseReq
+from .rows import rows_of, to_device
 
 
 def shift_positions(result: Any, *args: Any, **kwargs: Any) -> None:
@@ -25,33 +22,16 @@ def shift_positions(result: Any, *args: Any, **kwargs: Any) -> None:
     place: the old ones may be in use by a step that still runs.
     """
     batch = kwargs["batch"] if "batch" in kwargs else args[-2]
-    offsets = row_offsets(batch.reqs)
-    if offsets is None:
+    rows = rows_of(batch)
+    if rows.offsets is None:
         return
-    if not result.forward_mode.is_decode():
-        offsets = [
-            offset
-            for offset, length in zip(offsets, batch.extend_lens, strict=True)
-            for _ in range(length)
-        ]
-    shift = to_device(offsets, result.positions.device)
+    device = result.positions.device
+    if result.forward_mode.is_decode():
+        shift = rows.shift(device)
+    else:
+        pairs = zip(rows.offsets, batch.extend_lens, strict=True)
+        shift = to_device([offset for offset, length in pairs for _ in range(length)], device)
     result.positions = result.positions + shift
     if result.mrope_positions is not None:
         # All three axes of a text token have the same position.
         result.mrope_positions = result.mrope_positions + shift
-
-
-def row_offsets(reqs: Sequence[Any]) -> list[int] | None:
-    """One offset per row; `None` if all are zero, which costs one look at each row."""
-    offsets = [req.position_offset if isinstance(req, MultiverseReq) else 0 for req in reqs]
-    return offsets if any(offsets) else None
-
-
-def to_device(
-    values: list[Any], device: torch.device | str, dtype: torch.dtype = torch.int64
-) -> torch.Tensor:
-    """A tensor `[len(values)]` on `device`, copied without waiting for what runs there."""
-    tensor = torch.tensor(values, dtype=dtype)
-    if torch.device(device).type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)

@@ -29,6 +29,23 @@ def observe(req: MultiverseReq) -> None:
     if req.discards or req.stage is Stage.DRAIN or family.ending is not None:
         req.output_ids.pop()
         return
+    if (
+        req.extending
+        or req.force
+        or not family.reads_plainly
+        or (token := req.output_ids[-1]) in family.telling_ids
+    ):
+        _observe(req)
+    else:
+        req.automaton.skip(1)
+        _keep(req, token)
+        _check_ends(req, None)
+        req.news = req.parent is not None or req.finished_reason is not None
+
+
+def _observe(req: MultiverseReq) -> None:
+    """The same for a token that may mean something, or that may be replaced."""
+    family = req.family
     started = req.extending > 0
     if req.stage is not Stage.DECODE:
         req.become(Stage.DECODE)
@@ -44,10 +61,9 @@ def observe(req: MultiverseReq) -> None:
     if token is None:
         req.output_ids.pop()
         return
-    req.output_ids[-1] = req.sampled = token
+    req.output_ids[-1] = token
     family.forced += req.replaced
-    family.generated += 1
-    family.note_delta(req, token)
+    _keep(req, token)
     role = req.automaton.push(token)
     _check_ends(req, role)
     if role is Role.GOAL_CLOSE and not req.finished():
@@ -58,6 +74,13 @@ def observe(req: MultiverseReq) -> None:
             family.trunk.skip_radix_cache_insert = True
     plain = req.parent is None and req.stage is Stage.DECODE and not req.replaced
     req.news = started or not plain or bool(req.finished())
+
+
+def _keep(req: MultiverseReq, token: int) -> None:
+    req.sampled = token
+    req.family.generated += 1
+    if req.family.deltas is not None:
+        req.family.deltas.note(req.path, token)
 
 
 def forced_id(req: MultiverseReq, place: int) -> int | None:
@@ -119,9 +142,8 @@ def room(family: Family, automaton: Automaton) -> int:
 def _check_ends(req: MultiverseReq, role: Role | None) -> None:
     family = req.family
     limit = family.options.max_critical_tokens
-    critical = req.automaton.position - family.prompt_position
-    too_long = limit is not None and critical >= limit
-    if not req.is_branch:
+    too_long = limit is not None and req.automaton.position - family.prompt_position >= limit
+    if req.parent is None:
         if role in _BLOCK_ENDS and not req.automaton.frames and not family.options.stop_in_blocks:
             # Stops were dormant in the block that ended here, this tag included.
             req.segment_start = len(req.output_ids)

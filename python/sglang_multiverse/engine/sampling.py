@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .guard import guard_mask
 from .penalties import count_last
-from .positions import to_device
 from .req import MultiverseReq
+from .rows import rows_of, to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,13 +28,14 @@ _DEFAULT_SEED = 42  # SGLang's own, in deterministic mode
 def dress(info: SamplingBatchInfo, batch: ScheduleBatch) -> None:
     """Attach this step's mask and draws to its sampling info, for the hooks below.
 
-    The mask is a `GuardMask`; the draws are one uniform number per row that has a
-    seed, `None` for the others.
+    The mask is a `GuardMask`; the draws are `(row, number in [0, 1))` for each row
+    that has a seed.
     """
-    setattr(info, _MASK, guard_mask(batch.reqs, batch.device))
+    rows = rows_of(batch)
+    setattr(info, _MASK, rows.mask(batch.device))
     setattr(info, _STREAMS, _streams(batch))
-    draws = [_draw(req) for req in batch.reqs]
-    setattr(info, _DRAWS, draws if any(d is not None for d in draws) else None)
+    draws = [(row, _draw(req)) for row, req in rows.seeded]
+    setattr(info, _DRAWS, draws or None)
 
 
 def undress(info: SamplingBatchInfo) -> None:
@@ -104,15 +104,13 @@ def mask_logits(_result: Any, info: Any, logits: torch.Tensor) -> None:
         mask.apply(logits)
 
 
-def _draw(req: Any) -> float | None:
+def _draw(req: MultiverseReq) -> float:
     """A number in [0, 1) that depends on (seed, path, tokens so far) and nothing else.
 
     Each branch has a stream of its own, and no stream knows of the schedule: not
     which rows are beside it, nor whether its KV was computed anew in between.
     """
     seed = req.sampling_params.sampling_seed
-    if seed is None or not isinstance(req, MultiverseReq):
-        return None
     text = f"{seed}/{'.'.join(map(str, req.path))}/{len(req.output_ids)}"
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
@@ -138,10 +136,10 @@ def sample_with_draws(
     draws = getattr(info, _DRAWS, None)
     if draws is None or info.sampling_seed is not None:
         return original(sampler, probs, info, positions, simple_sampling_case)
-    rows = to_device([row for row, draw in enumerate(draws) if draw is not None], probs.device)
+    rows = to_device([row for row, _ in draws], probs.device)
     chosen = inverse_cdf(
         probs[rows],
-        to_device([d for d in draws if d is not None], probs.device, torch.float64),
+        to_device([draw for _, draw in draws], probs.device, torch.float64),
         info.top_ks[rows],
         info.top_ps[rows],
         info.min_ps[rows],

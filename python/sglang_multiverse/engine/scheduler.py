@@ -233,7 +233,7 @@ class MultiverseScheduler(Scheduler):
         super()._relay_forward_payload(batch, future_indices, result)
         if self.vocabulary is None:
             return
-        put_in = inflight.replacement(batch.reqs, batch.device)
+        put_in = inflight.replacement(batch)
         if put_in is not None:
             # What the next decode step reads.
             rows = future_indices[: len(batch.reqs)]

@@ -90,7 +90,7 @@ class Automaton:
     position id, and what it may not see.
     """
 
-    __slots__ = ("frames", "length", "position", "tags", "think_open")
+    __slots__ = ("frames", "length", "position", "tags", "tags_read", "think_open")
 
     def __init__(self, tags: TagTable) -> None:
         self.tags = tags
@@ -98,6 +98,7 @@ class Automaton:
         self.length = 0
         self.position = 0
         self.think_open = False
+        self.tags_read = 0  # as tags; what may follow changes with it only
 
     def copy(self) -> Automaton:
         """An independent twin; a branch of a fork starts as a copy of its parent."""
@@ -105,6 +106,7 @@ class Automaton:
         twin.frames = [frame.copy() for frame in self.frames]
         twin.length, twin.position = self.length, self.position
         twin.think_open = self.think_open
+        twin.tags_read = self.tags_read
         return twin
 
     def __eq__(self, other: object) -> bool:
@@ -155,8 +157,11 @@ class Automaton:
         position = self.position
         self.position += 1
         role = self.tags.role_of.get(token)
-        if role is not None and not self._read(role, position):
-            role = None
+        if role is not None:
+            if self._read(role, position):
+                self.tags_read += 1
+            else:
+                role = None
         self.length += 1
         return role
 

@@ -1,0 +1,89 @@
+"""What the rows of a batch are, looked at once per batch and not once per step.
+
+SGLang gives a batch a new list of requests whenever rows come or go, so what
+depends on which rows there are is kept for as long as the list is the same.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .guard import GuardMask, guard_mask
+from .req import MultiverseReq
+
+if TYPE_CHECKING:
+    from sglang.srt.managers.schedule_batch import ScheduleBatch
+
+_ROWS = "multiverse_rows"
+
+
+class Rows:
+    """The rows of one list of requests, which it holds so that its identity means something."""
+
+    def __init__(self, reqs: list[Any]) -> None:
+        self.reqs = reqs
+        self._shift: torch.Tensor | None = None
+        self._mask: GuardMask | None = None
+        self._tags_read = -1
+
+    @cached_property
+    def ours(self) -> list[tuple[int, MultiverseReq]]:
+        """`(row, request)` of those that are ours."""
+        return [(row, req) for row, req in enumerate(self.reqs) if isinstance(req, MultiverseReq)]
+
+    @cached_property
+    def offsets(self) -> list[int] | None:
+        """The position offset of each row; `None` if all are zero.
+
+        Only a join changes one, and the row is not in a batch then.
+        """
+        offsets = [0] * len(self.reqs)
+        for row, req in self.ours:
+            offsets[row] = req.position_offset
+        return offsets if any(offsets) else None
+
+    @cached_property
+    def seeded(self) -> list[tuple[int, MultiverseReq]]:
+        return [
+            (row, req) for row, req in self.ours if req.sampling_params.sampling_seed is not None
+        ]
+
+    @cached_property
+    def branches(self) -> list[tuple[int, MultiverseReq]]:
+        return [(row, req) for row, req in self.ours if req.parent is not None]
+
+    def shift(self, device: Any) -> torch.Tensor | None:
+        """`offsets` as int64 `[rows]` on `device`."""
+        if self._shift is None and self.offsets is not None:
+            self._shift = to_device(self.offsets, device)
+        return self._shift
+
+    def mask(self, device: Any) -> GuardMask | None:
+        """The guard's mask of the next token of each row."""
+        tags_read = sum(req.automaton.tags_read for _, req in self.ours)
+        if tags_read != self._tags_read:
+            self._tags_read = tags_read
+            self._mask = guard_mask(self.reqs, device)
+        return self._mask
+
+
+def rows_of(batch: ScheduleBatch) -> Rows:
+    """The rows of `batch` as they are now."""
+    rows: Rows | None = getattr(batch, _ROWS, None)
+    if rows is None or rows.reqs is not batch.reqs:
+        rows = Rows(batch.reqs)
+        setattr(batch, _ROWS, rows)
+    return rows
+
+
+def to_device(
+    values: list[Any], device: torch.device | str, dtype: torch.dtype = torch.int64
+) -> torch.Tensor:
+    """`values` as a tensor on `device`, copied without waiting for what runs there."""
+    tensor = torch.tensor(values, dtype=dtype)
+    if torch.device(device).type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
