@@ -9,6 +9,7 @@ with the batch: fork, close, go on with known text.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -48,8 +49,6 @@ class Family:
         prefilled: tokens that went through an extend.
         deltas: what live branches write, for a client that asked for it.
         closing_ids: the tokens that end a branch, in place of which `</Path>` stands.
-        telling_ids: these, and the tags: all that can mean something to `reading`
-            when `reads_plainly`, that is without stop strings and budgets of paths.
     """
 
     def __init__(
@@ -93,10 +92,14 @@ class Family:
         self.closing_ids = vocabulary.eos_ids | frozenset(stops or ())
         if params.ignore_eos:
             self.closing_ids = frozenset()
-        has_texts = bool(params.stop_strs or params.stop_regex_strs)
-        limits = (options.max_critical_tokens, options.max_path_tokens)
-        self.reads_plainly = not has_texts and limits == (None, None)
-        self.telling_ids = self.closing_ids | vocabulary.tags.role_of.keys()
+        self.vocab_size = trunk.vocab_size or sys.maxsize
+        self._telling_ids = self.closing_ids | vocabulary.tags.role_of.keys()
+        self._reads_plainly = (
+            not (params.stop_strs or params.stop_regex_strs)
+            and options.max_critical_tokens is None
+            and options.max_path_tokens is None
+            and may_fork  # no grammar
+        )
 
         prompt = trunk.origin_input_ids
         automaton = Automaton(vocabulary.tags)
@@ -157,6 +160,12 @@ class Family:
         self.max_concurrent = max(self.max_concurrent, branches)
 
     # --- text ------------------------------------------------------------------
+
+    def is_text(self, token: int) -> bool:
+        """Whether a sampled token can only be ordinary text: no tag, no end, no budget's last."""
+        return (
+            self._reads_plainly and 0 <= token < self.vocab_size and token not in self._telling_ids
+        )
 
     def note_delta(self, req: MultiverseReq, token: int) -> None:
         if self.deltas is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sglang.srt.managers.schedule_batch import FINISH_LENGTH
+from sglang.srt.managers.schedule_batch import FINISH_LENGTH, FINISH_MATCHED_STR
 
 from ..structure import Automaton, Phase, Role
 from .stage import Stage
@@ -29,21 +29,19 @@ def observe(req: MultiverseReq) -> None:
     if req.discards or req.stage is Stage.DRAIN or family.ending is not None:
         req.output_ids.pop()
         return
-    if (
-        req.extending
-        or req.force
-        or not family.reads_plainly
-        or (token := req.output_ids[-1]) in family.telling_ids
-    ):
-        _observe(req)
-    else:
-        req.automaton.skip(1)
-        _keep(req, token)
+    token = req.output_ids[-1]
+    if req.extending or req.force or not family.is_text(token):
+        _observe(req, token)
+        return
+    req.automaton.skip(1)
+    _keep(req, token)
+    if req.parent is not None or len(req.output_ids) >= req.sampling_params.max_new_tokens:
         _check_ends(req, None)
-        req.news = req.parent is not None or req.finished_reason is not None
+        return
+    req.news = False
 
 
-def _observe(req: MultiverseReq) -> None:
+def _observe(req: MultiverseReq, token: int) -> None:
     """The same for a token that may mean something, or that may be replaced."""
     family = req.family
     started = req.extending > 0
@@ -57,11 +55,16 @@ def _observe(req: MultiverseReq) -> None:
             req.output_ids.pop()
             family.ending = FINISH_LENGTH(length=family.generated)
         return
-    token = _choose(req, req.output_ids[-1])
-    if token is None:
+    if req.is_branch and not 0 <= token < family.vocab_size:
+        # What SGLang says of it; its next step would read beyond the embeddings.
+        req.output_ids.pop()
+        family.ending = FINISH_MATCHED_STR(matched="NaN happened")
+        return
+    kept = _choose(req, token)
+    if kept is None:
         req.output_ids.pop()
         return
-    req.output_ids[-1] = token
+    req.output_ids[-1] = token = kept
     family.forced += req.replaced
     _keep(req, token)
     role = req.automaton.push(token)
