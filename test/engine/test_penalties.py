@@ -16,7 +16,7 @@ import oracle
 from asking import chat_ids, check_idle
 from models import problems
 from server import Server
-from sglang_multiverse.structure import Limits, Role, TagTable, parse
+from sglang_multiverse.structure import Automaton, Limits, Phase, Role, TagTable, parse
 
 pytestmark = pytest.mark.server
 
@@ -43,7 +43,9 @@ def compare(
     Side by side branches that a length cut have no linear reading, and are not compared.
     """
     out = answer["output_ids"]
-    if parse([*ids, *out], tags).open_blocks:
+    reading = Automaton(tags)
+    reading.feed([*ids, *out])
+    if any(frame.phase in (Phase.HEAD, Phase.BRANCH) for frame in reading.frames):
         assert answer["meta_info"]["finish_reason"]["type"] == "length"
         return 0
     rows = answer["meta_info"]["output_token_logprobs"]

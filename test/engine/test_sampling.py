@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from engine.no_sync import DEVICE, on_device
 from sglang_multiverse.engine import sampling
 from sglang_multiverse.engine.guard import GuardMask
+from sglang_multiverse.engine.inflight import Replacement
 from sglang_multiverse.engine.sampling import (
     dress,
     inverse_cdf,
@@ -104,7 +105,7 @@ def test_the_host_never_waits_for_the_mask_or_the_draws() -> None:
     mask = GuardMask(table, sampling.to_device([0, 0, 2], DEVICE))
     info: Any = SimpleNamespace(
         multiverse_mask=mask,
-        multiverse_draws=[0.5, None, 0.25],
+        multiverse_draws=[(0, 0.5), (2, 0.25)],
         sampling_seed=None,
         top_ks=on_device(3, dtype=torch.int32),
         top_ps=on_device(3, dtype=torch.float32),
@@ -118,6 +119,9 @@ def test_the_host_never_waits_for_the_mask_or_the_draws() -> None:
 
     ids, _ = sampling.sample_with_draws(original, None, probs, info, on_device(3), False)
     assert ids.is_meta and ids.shape == (3,)
+    rows = on_device(3, dtype=torch.int64)
+    put_in = Replacement(rows, on_device(2, 4, dtype=torch.int64), rows, close=5)
+    assert put_in(ids.long()).is_meta
 
 
 @dataclass
@@ -146,12 +150,12 @@ def test_in_deterministic_mode_each_path_has_its_own_noise(hook: Any) -> None:
     def ask() -> Any:
         return hook(original, None, None, batch.sampling_info, torch.full((5,), 99), *extra)
 
-    dress(batch)  # type: ignore[arg-type]
+    dress(batch.sampling_info, batch)  # type: ignore[arg-type]
     seeds, places = ask()
     assert places == [3, 5, 5, 0, 6]
     assert (seeds[0], seeds[3]) == (7, 42)  # who does not fork is seeded as SGLang would
     assert seeds[1] == seeds[4]
     assert len(set(seeds)) == 4
     assert all(0 <= seed < 2**63 for seed in seeds)
-    undress(batch)  # type: ignore[arg-type]
+    undress(batch.sampling_info)
     assert ask() == (given.tolist(), [99] * 5)

@@ -220,25 +220,23 @@ class MultiverseScheduler(Scheduler):
         inflight.note_launch(batch, result)
         return result
 
-    def launch_batch_sample_if_needed(self, result: Any, batch: ScheduleBatch) -> Any:
+    def launch_batch_sample_if_needed(self, batch_result: Any, cur_batch: ScheduleBatch) -> Any:
         """With overlap a step is sampled when the one before it has been read."""
-        sampled = result is not None and result.delay_sample_func is not None
+        sampled = batch_result is not None and batch_result.delay_sample_func is not None
         if self.vocabulary is not None and sampled:
-            dress_forward(batch)
-        return super().launch_batch_sample_if_needed(result, batch)
+            dress_forward(cur_batch)
+        return super().launch_batch_sample_if_needed(batch_result, cur_batch)
 
     def _relay_forward_payload(
-        self, batch: ScheduleBatch, future_indices: torch.Tensor, result: Any
+        self, batch: ScheduleBatch, future_indices: torch.Tensor, batch_result: Any
     ) -> None:
-        super()._relay_forward_payload(batch, future_indices, result)
-        if self.vocabulary is None:
-            return
-        put_in = inflight.replacement(batch)
+        super()._relay_forward_payload(batch, future_indices, batch_result)
+        put_in = inflight.replacement(batch) if self.vocabulary is not None else None
         if put_in is not None:
             # What the next decode step reads.
-            rows = future_indices[: len(batch.reqs)]
-            tokens = result.next_token_ids[: len(batch.reqs)]
-            self.future_map.output_tokens_buf[rows] = put_in(tokens)
+            count = len(batch.reqs)
+            tokens = put_in(batch_result.next_token_ids[:count])
+            self.future_map.output_tokens_buf[future_indices[:count]] = tokens
 
     def process_batch_result(self, batch: ScheduleBatch, result: Any) -> None:
         if self.vocabulary is None or not inflight.is_noted(result):
