@@ -12,6 +12,7 @@ from sglang.srt.managers.schedule_batch import Req
 from .family import Family
 from .options import MultiverseArgs, OptionError, RequestOptions
 from .req import MultiverseReq
+from .scoring import scores_for
 from .vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -89,13 +90,9 @@ def found_family(
         error = "prompt: it holds no token; at least one is needed"
     if error is None and req.all_fork_points and not may_fork:
         req.fork_points, req.all_fork_points = [], []
-    if error is None and req.all_fork_points and recv_req.return_logprob:
-        start = recv_req.logprob_start_len
-        if start is not None and 0 <= start < len(req.origin_input_ids):
-            error = (
-                "logprob_start_len: logprobs of a prompt that holds parallel blocks are not "
-                f"available; allowed: -1 or the prompt's length, {len(req.origin_input_ids)}"
-            )
+    start, end = recv_req.logprob_start_len, len(req.origin_input_ids)
+    if req.all_fork_points and recv_req.return_logprob and 0 <= start < end:
+        req.family.scores = scores_for(req, start)
     req.option_error = error
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 
-from . import kv
+from . import kv, scoring
 from .join import InvariantError
 from .stage import Stage
 
@@ -125,7 +125,7 @@ class Extends:
         req.refresh_fill_ids()
         req.set_discards(end)
         if req.return_logprob:
-            req.logprob_start_len = max(req.logprob_start_len, req.seqlen)
+            req.logprob_start_len = scoring.start_of(req)
 
     def _batch(self, reqs: list[MultiverseReq]) -> ScheduleBatch:
         scheduler = self.scheduler
@@ -139,6 +139,7 @@ class Extends:
             scheduler.spec_algorithm,
         )
         batch.prepare_for_extend()
+        scoring.tell_next_tokens(batch)
         return batch
 
     def free_tokens(self) -> int:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sglang.srt.mem_cache.base_prefix_cache import BasePrefixCache
     from sglang.srt.mem_cache.memory_pool import ReqToTokenPool
 
+    from .scoring import Scores
+
 _ARRIVALS = itertools.count()
 
 
@@ -47,6 +49,7 @@ class Family:
         generated: tokens after the prompt, forced ones included.
         forced: how many of them were forced.
         prefilled: tokens that went through an extend.
+        scores: log probabilities of a prompt with blocks, if they were asked for.
         deltas: what live branches write, for a client that asked for it.
         closing_ids: the tokens that end a branch, in place of which `</Path>` stands.
     """
@@ -83,6 +86,7 @@ class Family:
         self.blocks = self.branches = self.depth = 0
         self.max_concurrent = 0
         self.critical_path = 0
+        self.scores: Scores | None = None
         self.deltas: Deltas | None = None
         if live_deltas:
             self.deltas = Deltas()
@@ -254,15 +258,19 @@ class Family:
         for req in reversed(list(self.members())):
             if req.replaying:
                 for child in req.children:
-                    self._free(child, checkpoint=False)
+                    self._end(child)
                 req.unpark()
 
     def _drop_branches(self) -> None:
         for req in reversed(list(self.members())):
             if req.is_branch:
-                self._free(req, checkpoint=False)
-                req.finished_reason = req.finished_reason or FINISH_LENGTH(length=0)
+                self._end(req)
         self.trunk.children = []
+
+    def _end(self, branch: MultiverseReq) -> None:
+        self._free(branch, checkpoint=False)
+        # Of a step in flight it wants nothing.
+        branch.finished_reason = branch.finished_reason or FINISH_LENGTH(length=0)
 
     def _free(self, req: MultiverseReq, *, checkpoint: bool) -> None:
         """Give back what `req` owns; a second call finds nothing."""

@@ -82,6 +82,9 @@ def spawn(req: MultiverseReq, known: Sequence[array[int]] = ()) -> None:
         headers.append(header)
 
     needed = sum(map(len, headers))
+    if family.scores is not None and family.scores.alone:
+        _compute_only(req, base.length, [child for child in children if child.output_ids])
+        return
     if family.generated + needed > max_tokens or room(family, base) < max(map(len, headers)):
         family.ending = FINISH_LENGTH(length=family.generated)
         return
@@ -96,6 +99,17 @@ def spawn(req: MultiverseReq, known: Sequence[array[int]] = ()) -> None:
     family.blocks += 1
     family.branches += len(children)
     family.depth = max(family.depth, children[0].depth)
+
+
+def _compute_only(req: MultiverseReq, fork_at: int, known: list[MultiverseReq]) -> None:
+    """There is no room for an answer, but what is known of the branches is to be scored."""
+    if not known:
+        req.family.ending = FINISH_LENGTH(length=req.family.generated)
+        return
+    req.park(fork_at, replaying=True)
+    req.children = known
+    for child in known:
+        child.closed = True
 
 
 def force(req: MultiverseReq, ids: Sequence[int]) -> None:

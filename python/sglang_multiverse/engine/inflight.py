@@ -22,6 +22,7 @@ from ..structure import Role
 from .reading import forced_id, may_close
 from .req import MultiverseReq
 from .rows import rows_of, to_device
+from .scoring import note_starts
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def is_noted(result: Any) -> bool:
 
 def note_launch(batch: ScheduleBatch, result: Any) -> None:
     """Remember on `result` which stint each row of the step is in."""
+    note_starts(result)
     setattr(result, _STINTS, [getattr(req, "stint", 0) for req in batch.reqs])
 
 

@@ -28,6 +28,12 @@ def join_ready(family: Family) -> None:
             join(req)
 
 
+def close(family: Family, req: MultiverseReq) -> None:
+    """All of a finished branch has KV: it waits for its siblings, without a row."""
+    kv.close_row(family.pool, req)
+    req.become(Stage.CLOSED)
+
+
 def join(req: MultiverseReq) -> None:
     family = req.family
     family.flush(req)
@@ -49,7 +55,15 @@ def join(req: MultiverseReq) -> None:
             )
     req.unpark()
     req.become(Stage.EXTEND)
-    if not req.children and req.row_len == req.seqlen and req.automaton.phase is Phase.TAIL:
+    if req.children or req.row_len < req.seqlen:
+        return
+    if family.scores is not None and family.scores.alone:
+        # The text may end amid a block, and is only scored.
+        if req.closed:
+            close(family, req)
+        else:
+            family.ending = FINISH_LENGTH(length=family.generated)
+    elif req.automaton.phase is Phase.TAIL:
         header = family.vocabulary.conclusion_header
         left = room(family, req.automaton)
         force(req, header[:left])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import fork, kv
-from .join import join_ready
+from . import fork
+from .join import close, join_ready
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -50,9 +50,3 @@ def _advance(family: Family, req: MultiverseReq) -> None:
         req.become(Stage.PARKED)  # retracted while parked, and back
     elif req.closed:
         close(family, req)
-
-
-def close(family: Family, req: MultiverseReq) -> None:
-    """All of a finished branch has KV: it waits for its siblings, without a row."""
-    kv.close_row(family.pool, req)
-    req.become(Stage.CLOSED)

@@ -56,7 +56,11 @@ def locate(reason: BaseFinishReason, trunk: MultiverseReq, ended: MultiverseReq)
 
 def linear_start(req: MultiverseReq) -> int:
     """Output index, in the flushed trunk, of the first token of `req` that a stop may match."""
-    index = req.segment_start
+    return linear_index(req, req.segment_start)
+
+
+def linear_index(req: MultiverseReq, index: int) -> int:
+    """From an output index of `req` to that in the flushed trunk."""
     while req.parent is not None:
         parent = req.parent
         earlier = parent.children[: parent.children.index(req)]

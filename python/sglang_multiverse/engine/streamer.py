@@ -8,6 +8,7 @@ from sglang.srt.managers.scheduler_components.output_streamer import SchedulerOu
 
 from .http.outputs import DELTAS, SUMMARY
 from .req import MultiverseReq
+from .scoring import give_scores
 
 
 class MultiverseOutputStreamer(SchedulerOutputStreamer):
@@ -22,6 +23,7 @@ class MultiverseOutputStreamer(SchedulerOutputStreamer):
         for req in news:
             if isinstance(req, MultiverseReq):
                 req.count_reasoning()
+        give_scores(news)
         # Named call: a slotted dataclass is rebuilt, which breaks zero-argument super().
         SchedulerOutputStreamer._stream_output_generation(
             self, news, return_logprob, skip_req, **kwargs

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SGLANG_VERSION = "0.5.23"
 
 SCHEDULER = "sglang.srt.managers.scheduler"
+_COMPONENTS = "sglang.srt.managers.scheduler_components"
+RESULTS = f"{_COMPONENTS}.batch_result_processor.SchedulerBatchResultProcessor"
+LOGPROBS = f"{_COMPONENTS}.logprob_result_processor.SchedulerLogprobResultProcessor"
 SAMPLING_INFO = "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo"
 
 # Where SGLang pins threads to cores, in each worker.
@@ -43,6 +46,7 @@ def scheduler_hooks() -> tuple[Hook, ...]:
     from .positions import shift_positions
     from .sampling import mask_logits, remember_copy, sample_logprobs_by_stream, sample_with_draws
     from .scheduler import MultiverseScheduler
+    from .scoring import collect, keep_from_sglang
 
     return (
         Hook(f"{SCHEDULER}.Scheduler", MultiverseScheduler, "replace"),
@@ -73,6 +77,8 @@ def scheduler_hooks() -> tuple[Hook, ...]:
             sample_logprobs_by_stream,
             "around",
         ),
+        Hook(f"{RESULTS}.move_logprobs_to_cpu", collect, "after"),
+        Hook(f"{LOGPROBS}.add_input_logprob_return_values", keep_from_sglang, "around"),
         Hook(
             "sglang.srt.mem_cache.unified_radix_cache.UnifiedRadixCache.session_records",
             add_family_rows,
