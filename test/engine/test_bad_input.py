@@ -211,27 +211,6 @@ def test_tag_soup(server: Server, tiny_tokenizer: Any) -> None:
     check_idle(server)
 
 
-@pytest.mark.server
-def test_logprobs_of_a_structured_prompt(server: Server, tiny_tokenizer: Any) -> None:
-    problem = problems.generate(0, "held-out", "flat")
-    ids = chat_ids(problem, tiny_tokenizer)
-    solution = tiny_tokenizer.encode(problem.solution, add_special_tokens=False)
-    asked = {
-        "return_logprob": True,
-        "logprob_start_len": 0,
-        "sampling_params": {"max_new_tokens": 4},
-    }
-    refused = server.http.post("/generate", json={"input_ids": [*ids, *solution[:-20]], **asked})
-    assert refused.status_code == 400
-    assert "logprob_start_len" in refused.text
-    assert str(len(ids) + len(solution) - 20) in refused.text
-    # Without a block, and with an unfinished plan, there is nothing to refuse.
-    for fine in (ids, [*ids, *solution[:30]]):
-        answer = server.http.post("/generate", json={"input_ids": fine, **asked}).json()
-        assert len(answer["meta_info"]["input_token_logprobs"]) == len(fine)
-    check_idle(server)
-
-
 # --- clients that go away ----------------------------------------------------
 
 
