@@ -112,3 +112,16 @@ def test_a_crowd_of_prompts_in_chunks(serve: Any, chunk: int) -> None:
             left -= 1
         script.step()
     script.finish(6000)
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_an_abort_and_a_pause_amid_a_chunked_prompt_with_blocks(serve: Any, steps: int) -> None:
+    """It is queued again, aborted as it is, and neither forks nor computes its blocks in line."""
+    script = serve("--chunked-prefill-size", "16", slots=4096, rows=64)
+    script.ask(9, 208)
+    for _ in range(steps):
+        script.step()
+    script.abort(0, "rid")
+    script.pause("retract", 0)
+    script.ask(9, 207)
+    script.finish(1000)

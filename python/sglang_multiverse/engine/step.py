@@ -42,8 +42,8 @@ def _settle_one(family: Family, req: MultiverseReq) -> None:
 def _advance(family: Family, req: MultiverseReq) -> None:
     """An extend of known ids is done: go on to the next piece of known text."""
     at = req.row_len
-    if at < req.target:
-        return  # a chunk; the next one follows
+    if at < req.target or req.extending:
+        return  # a chunk; the next one follows, or is in flight
     if req.fork_points and req.fork_points[0].goal_end == at:
         fork.replay(req, req.fork_points.pop(0))
     elif req.children:
