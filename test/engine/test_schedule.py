@@ -38,6 +38,9 @@ FLAGS = (
 SIZES = ((4096, 64), (600, 64), (400, 48), (4096, 3), (500, 4), (450, 6))
 
 
+STEPS: list[int] = []
+
+
 class Schedule(RuleBasedStateMachine):
     @initialize(flags=st.sampled_from(FLAGS), size=st.sampled_from(SIZES), overlap=st.booleans())
     def start(self, flags: str, size: tuple[int, int], overlap: bool) -> None:
@@ -89,16 +92,23 @@ class Schedule(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "script"):
             self.script.finish()
+            STEPS.append(self.script.steps)
 
 
 Schedule.TestCase.settings = settings(
-    max_examples=40 * SCALE,
+    max_examples=120 * SCALE,
     # Shrinking a script of a few hundred steps takes longer than reading it.
     phases=(Phase.explicit, Phase.generate),
-    stateful_step_count=20,
+    stateful_step_count=24,
     deadline=None,
     database=None,
     derandomize=SCALE == 1,
     suppress_health_check=list(HealthCheck),
 )
 TestSchedule = Schedule.TestCase
+
+
+def test_that_was_long_enough() -> None:
+    """The machine above ran whole, in steps of the event loop with all checks after each."""
+    assert len(STEPS) >= 120 * SCALE
+    assert sum(STEPS) >= 10_000 * SCALE, sum(STEPS)

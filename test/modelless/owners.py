@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sglang_multiverse.engine.req import MultiverseReq
-from sglang_multiverse.structure import layout
+from sglang_multiverse.structure import Automaton
 
 
 def check_owners(scheduler: Any, slots: int, rows: int) -> None:
@@ -80,8 +80,6 @@ def _check_position(req: Any) -> None:
     n = req.row_len
     if n > req.seqlen or (req.is_branch and req.closed and n == req.seqlen):
         return  # what follows a branch is its siblings'
-    tags = req.family.vocabulary.tags
-    if tags.has_tags(req.ids()[:n]):
-        filler = max(tags.role_of) + 1
-        expected = layout([*req.ids()[:n], filler], tags).positions[n]
-        assert n + req.position_offset == expected, req.family.describe()
+    reading = Automaton(req.family.vocabulary.tags)
+    reading.feed(req.ids()[:n])
+    assert n + req.position_offset == reading.position, req.family.describe()
