@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from asking import chat_ids, check_idle, user
 from models import problems
 from server import Server
+from sglang_multiverse.structure import Role, TagTable
 
 pytestmark = pytest.mark.server
 
@@ -51,3 +53,34 @@ def test_a_prompt_that_is_too_long_is_cut_before_it_is_read(
         told = answer.json()["meta_info"]
         assert told["finish_reason"]["type"] == "length"
         assert told["prompt_tokens"] < 600 < len(long)
+
+
+@pytest.mark.server("--reasoning-parser", "multiverse", pool=1024)
+@pytest.mark.parametrize("stream", [False, True])
+def test_our_parser_splits_an_answer_and_counts_what_is_reasoning(
+    own_server: Server, stream: bool, tiny_tokenizer: Any, tiny_tags: TagTable
+) -> None:
+    asked = user(problems.generate(3, "held-out", "nested").prompt)
+    body = {**GREEDY, "messages": asked, "stream": stream}
+    if stream:
+        body["stream_options"] = {"include_usage": True}
+        usage: dict[str, Any] = {}
+        texts = {"reasoning_content": "", "content": ""}
+        with own_server.http.stream("POST", "/v1/chat/completions", json=body) as lines:
+            for line in lines.iter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                chunk = json.loads(line.removeprefix("data: "))
+                usage = chunk.get("usage") or usage
+                for choice in chunk["choices"]:
+                    for name in texts:
+                        texts[name] += choice["delta"].get(name) or ""
+    else:
+        answer = own_server.http.post("/v1/chat/completions", json=body).json()
+        usage, texts = answer["usage"], answer["choices"][0]["message"]
+    reasoning, content = texts["reasoning_content"], texts["content"]
+    assert reasoning.startswith("<Parallel>") and reasoning.rstrip().endswith("</Parallel>")
+    assert "<" not in content and "Answer" in content
+    inside = tiny_tokenizer.encode(reasoning, add_special_tokens=False)
+    last = len(inside) - 1 - inside[::-1].index(tiny_tags.id_of[Role.BLOCK_CLOSE])
+    assert usage["reasoning_tokens"] == last + 1 < usage["completion_tokens"]

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from sglang.srt.managers.schedule_batch import FINISH_LENGTH, BaseFinishReason
 from sglang.srt.mem_cache.common import release_kv_cache
+from sglang.srt.runtime_context import get_serving
 
 from ..structure import Allowed, Automaton, Limits, Phase, Role, allowed, sequences
 from . import kv
 from .deltas import Deltas
+from .http.reasoning import NAME
 from .known import plan, requeue
 from .logprobs import LogprobRows
 from .options import MultiverseArgs
@@ -49,6 +51,8 @@ class Family:
         generated: tokens after the prompt, forced ones included.
         forced: how many of them were forced.
         prefilled: tokens that went through an extend.
+        reasoning: what `reasoning_tokens` has read of the linear text, where thinking and
+            blocks count as that (`--reasoning-parser multiverse`).
         scores: log probabilities of a prompt with blocks, if they were asked for.
         deltas: what live branches write, for a client that asked for it.
         closing_ids: the tokens that end a branch, in place of which `</Path>` stands.
@@ -87,6 +91,7 @@ class Family:
         self.max_concurrent = 0
         self.critical_path = 0
         self.scores: Scores | None = None
+        self.reasoning: Automaton | None = None
         self.deltas: Deltas | None = None
         if live_deltas:
             self.deltas = Deltas()
@@ -114,6 +119,8 @@ class Family:
             automaton.skip(len(prompt))
         plan(trunk)
         self.prompt_position = automaton.position
+        if get_serving().reasoning_parser == NAME:
+            self.reasoning = automaton.copy()
 
     # --- the tree --------------------------------------------------------------
 

@@ -288,10 +288,18 @@ class MultiverseReq(Req):
 
     def count_reasoning(self) -> None:
         """Bring `reasoning_tokens` up to date with the linear text, branches included."""
-        if self.think_end_ids:
-            ids = list(self.output_ids_through_stop)
-            super().update_reasoning_tokens(ids[self.reasoning_read :], self.think_end_ids)
-            self.reasoning_read = len(ids)
+        reading = self.family.reasoning
+        if not self.think_end_ids and reading is None:
+            return
+        ids = list(self.output_ids_through_stop)
+        news, self.reasoning_read = ids[self.reasoning_read :], len(ids)
+        if reading is None:
+            super().update_reasoning_tokens(news, self.think_end_ids)
+            return
+        for token in news:
+            inside = bool(reading.frames) or reading.think_open
+            reading.push(token)
+            self.reasoning_tokens += inside or bool(reading.frames) or reading.think_open
 
     def append_known(self, ids: list[int], logprobs: LogprobRows | None = None) -> None:
         """Append ids that were not sampled here: forced ones, or a branch's (`logprobs`)."""
