@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
-
-# Tokens of a tile of keys; a piece is a multiple of them, except a group's last.
-KEYS = 64
 
 
 class GroupingError(ValueError):
@@ -126,8 +124,6 @@ def _forest(chains: Sequence[Sequence[Link]]) -> list[_Node]:
                 raise GroupingError(f"chains: row {row} has {key!r} elsewhere than a row before it")
             if stop < (0 if parent is None else parent.stop):
                 raise GroupingError(f"chains: in row {row}, {key!r} ends before its parent")
-            if row in node.rows[-1:]:
-                raise GroupingError(f"chains: row {row} has {key!r} twice")
             node.rows.append(row)
             parent = node
     return roots
@@ -138,30 +134,39 @@ def plan_pieces(
     capacity: Capacity,
     *,
     wanted_pieces: int = 64,
-    min_saved: int = 2 * KEYS,
+    least: int = 128,
+    min_saved: int = 128,
 ) -> Plan:
     """Cut what rows share into pieces; what the capacity has no room for, rows read themselves.
 
     Args:
         chains: as `find_groups` takes them, one for each row.
         wanted_pieces: how many keep the card busy: programs at a time over KV heads.
+        least: tokens of a piece, but for a group's last one. Pieces are multiples of it.
         min_saved: as `find_groups` takes it. It doubles until the tables have room.
 
     Raises:
-        GroupingError: more rows than `capacity.rows`, or chains that contradict each other.
+        GroupingError: more rows than `capacity.rows`, chains that contradict each other, or
+            another number that is too small.
     """
+    for name, value in (("wanted_pieces", wanted_pieces), ("least", least)):
+        if value < 1:
+            raise GroupingError(f"{name}: {value}; allowed are numbers from 1")
     if len(chains) > capacity.rows:
         raise GroupingError(f"rows: {len(chains)}; allowed are {capacity.rows}")
+    min_saved = max(min_saved, 1)
     while True:
         groups = find_groups(chains, min_saved=min_saved)
-        plan = _cut(groups, len(chains), capacity, wanted_pieces)
+        plan = _cut(groups, len(chains), capacity, wanted_pieces, least)
         if plan is not None:
             return plan
         min_saved *= 2
 
 
-def _cut(groups: list[Group], rows: int, capacity: Capacity, wanted: int) -> Plan | None:
-    """The finest cut, up to `wanted` pieces, that the tables have room for; None if there is none."""
+def _cut(
+    groups: list[Group], rows: int, capacity: Capacity, wanted: int, least: int
+) -> Plan | None:
+    """The cut into about `wanted` pieces, or into fewer, for which the tables have room."""
     tiles = [
         (group, part) for group in groups for part in _parts(group.rows, capacity.rows_per_piece)
     ]
@@ -169,7 +174,7 @@ def _cut(groups: list[Group], rows: int, capacity: Capacity, wanted: int) -> Pla
         return None
     tokens = sum(group.stop - group.start for group, _ in tiles)
     longest = max((group.stop - group.start for group in groups), default=0)
-    chunk = KEYS * max(2, -(-tokens // (KEYS * max(wanted, 1))))
+    chunk = least * max(1, -(-tokens // (least * wanted)))
     while True:
         plan = _lay_out(tiles, rows, chunk)
         if len(plan.pieces) <= capacity.pieces and max(plan.states, default=0) <= capacity.states:
@@ -183,7 +188,7 @@ def _parts(rows: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
     """`rows` in as few parts of at most `most` as possible, of nearly one size."""
     count = -(-len(rows) // most)
     cuts = [len(rows) * i // count for i in range(count + 1)]
-    return [rows[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [rows[a:b] for a, b in pairwise(cuts)]
 
 
 def _lay_out(tiles: list[tuple[Group, tuple[int, ...]]], rows: int, chunk: int) -> Plan:

@@ -1,4 +1,4 @@
-"""What both kernels ask of their arguments. Nothing here reads a tensor's data or waits for a GPU."""
+"""What both kernels ask of their arguments; nothing here reads data or waits for a GPU."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ def check_indices(name: str, tensor: torch.Tensor, length: int | None = None) ->
         raise KernelInputError(f"{name}: has {tensor.shape[0]} entries; allowed are {length}")
 
 
-def output_like(
-    q: torch.Tensor, v_buffer: torch.Tensor, out: torch.Tensor | None
-) -> torch.Tensor:
+def output_like(q: torch.Tensor, v_buffer: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
     """`out` if it fits, or a new tensor: [tokens, heads, dv], of `q`'s dtype."""
     shape = (*q.shape[:2], v_buffer.shape[2])
     if out is None:

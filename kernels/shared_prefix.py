@@ -11,7 +11,7 @@ the host, so a CUDA graph may hold them:
 Without tables, only the last two run, and this is plain split-KV decode.
 """
 
-# ruff: noqa: N803, N806  (compile-time arguments are upper-case in Triton kernels everywhere)
+# ruff: noqa: N803  (compile-time arguments are upper-case in Triton kernels everywhere)
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .inputs import (
 )
 from .prefix_tables import PrefixTables
 from .softmax import absorb, normalised, scaled_scores
-from .tiles import Tile, decode_tile, suffix_splits
+from .tiles import Tile, decode_tile, rows_per_piece, suffix_splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,15 @@ def shared_prefix_decode(
     check_indices("kv_indptr", kv_indptr, rows + 1)
     check_indices("kv_indices", kv_indices)
     kv_heads, head_dim_v = v_buffer.shape[1:]
-    if prefixes is not None and prefixes.capacity.rows < rows:
-        raise KernelInputError(f"prefixes: for {prefixes.capacity.rows} rows; q has {rows}")
+    if prefixes is not None:
+        stacked, most = (
+            prefixes.capacity.rows_per_piece,
+            rows_per_piece(q.dtype, head_dim, heads, kv_heads),
+        )
+        if prefixes.capacity.rows < rows:
+            raise KernelInputError(f"prefixes: for {prefixes.capacity.rows} rows; q has {rows}")
+        if stacked > most:
+            raise KernelInputError(f"prefixes: {stacked} rows a piece; allowed are {most}")
     if workspace is None:
         workspace = Workspace.allocate(q, k_buffer, v_buffer, prefixes)
     states = workspace.out
@@ -128,6 +135,7 @@ def shared_prefix_decode(
     out = output_like(q, v_buffer, out)
     if rows == 0:
         return out
+
     def attend(grid: tuple[int, ...], queries: int, *, prefix: bool) -> None:
         """One launch of `_attend`, whose programs have up to `queries` queries."""
         used = tile or decode_tile(q, queries)

@@ -5,7 +5,7 @@ log 2, `peak = max(s)`, `total = Σ 2^(s − peak)` and `acc = Σ 2^(s − peak)
 disjoint sets of keys merge exactly. A query that has seen no key has `peak = −inf`.
 """
 
-# ruff: noqa: N803, N806  (compile-time arguments are upper-case in Triton kernels everywhere)
+# ruff: noqa: N803  (compile-time arguments are upper-case in Triton kernels everywhere)
 
 from __future__ import annotations
 

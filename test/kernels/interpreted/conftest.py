@@ -1,0 +1,37 @@
+"""Tests that run kernels on the CPU, in Triton's interpreter.
+
+`TRITON_INTERPRET=1` must be set before Triton is imported, and then holds for all of the
+process and its children: SGLang's kernels would be interpreted as well. So these tests are
+invisible to an ordinary run, and `test_interpreted.py` runs them in a process of their own:
+
+    TRITON_INTERPRET=1 pytest test/kernels/interpreted
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["*"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def bf16_products() -> Any:
+    """The interpreter keeps bf16 as bit patterns, and `dot` multiplies these as integers."""
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    builder = interpreter.InterpreterBuilder
+    original = builder.create_dot
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        def widen(x: Any) -> Any:
+            return self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x
+
+        return original(self, widen(a), widen(b), *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "create_dot", create_dot)
+        yield

@@ -1,0 +1,124 @@
+"""The extend kernel against its reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_cases import Heads, check, exact, extend_case
+
+from sglang_multiverse.kernels.extend import extend_attention
+from sglang_multiverse.kernels.reference import extend_attention_reference
+from sglang_multiverse.kernels.tiles import Tile
+
+SMALL = Tile(16, 16, 4, 1)
+SEQUENCES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), min_size=1, max_size=3)
+
+
+def agrees(case: tuple[Any, ...], **kwargs: Any) -> None:
+    got = extend_attention(*case, tile=SMALL, **kwargs)
+    check(got, exact(extend_attention_reference, case, **kwargs))
+
+
+@given(
+    sequences=SEQUENCES,
+    depth=st.integers(0, 3),
+    group=st.integers(1, 4),
+    kv=st.integers(1, 2),
+    wild=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
+def test_shapes(
+    sequences: list[tuple[int, int]], depth: int, group: int, kv: int, wild: bool, seed: int
+) -> None:
+    heads = Heads(kv=kv, group=group, d=16, dv=16)
+    agrees(extend_case(sequences, depth, heads=heads, wild=wild, seed=seed))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("d", "dv"), [(64, 64), (80, 80), (96, 96), (128, 128), (192, 128), (256, 256)]
+)
+def test_head_dims_and_dtypes(d: int, dv: int, dtype: torch.dtype) -> None:
+    case = extend_case([(13, 21), (0, 5)], 2, heads=Heads(1, 3, d, dv), dtype=dtype)
+    got = extend_attention(*case)
+    check(got, exact(extend_attention_reference, case))
+
+
+@pytest.mark.parametrize("logit_cap", [0.0, 1.5, 30.0])
+@pytest.mark.parametrize("sm_scale", [None, 0.3])
+def test_scale_and_soft_cap(sm_scale: float | None, logit_cap: float) -> None:
+    agrees(extend_case([(20, 20)], 2, seed=3), sm_scale=sm_scale, logit_cap=logit_cap)
+
+
+def test_a_prompt_of_ten_blocks_is_one_extend() -> None:
+    blocks = 10
+    hidden = []
+    for block in range(blocks):
+        goal = block * 24 + 6
+        hidden += [[[0, 0]]] * 6
+        hidden += [[[goal, goal]]] * 6 + [[[goal, goal + 6]]] * 6 + [[[goal, goal + 12]]] * 6
+    case = [*extend_case([(0, blocks * 24)], 1)]
+    case[6] = torch.tensor(hidden, dtype=torch.int32)
+    got = extend_attention(*case, tile=SMALL)
+    check(got, exact(extend_attention_reference, case))
+    plain = [*case]
+    plain[6] = case[6][:, :0].contiguous()
+    assert not torch.allclose(got, extend_attention(*plain, tile=SMALL), atol=1e-2)
+
+
+def three_branches() -> list[Any]:
+    """64 tokens, then branches of 64: what is hidden fills whole tiles of 16."""
+    case = [*extend_case([(0, 256)], 1, seed=5)]
+    starts = [0] * 64 + [64] * 64 + [128] * 64 + [192] * 64
+    case[6] = torch.tensor([[[min(64, start), start]] for start in starts], dtype=torch.int32)
+    return case
+
+
+def test_what_is_hidden_from_a_whole_tile_is_not_read() -> None:
+    """A masked tile would turn NaN into NaN; one that is stepped over does not."""
+    case = three_branches()
+    want = exact(extend_attention_reference, case)
+    slots, q_tile = case[5], slice(192, 256)
+    for name in (1, 2):
+        poisoned = case[name].clone()
+        poisoned[slots[64:192]] = float("nan")
+        case[name] = poisoned
+    got = extend_attention(*case, tile=SMALL)
+    check(got[q_tile], want[q_tile])
+    check(got[:64], want[:64])
+    assert got[64:192].isnan().all()  # the branches themselves do read it
+
+
+def test_what_comes_later_is_not_read() -> None:
+    case = three_branches()
+    want = exact(extend_attention_reference, case)
+    case[1] = case[1].clone()
+    case[1][case[5][160:]] = float("nan")
+    check(extend_attention(*case, tile=SMALL)[:160], want[:160])
+
+
+def test_a_query_that_sees_nothing_gets_zeros() -> None:
+    case = [*extend_case([(4, 8)], 1)]
+    case[6] = torch.tensor([[[0, 12]]] * 8, dtype=torch.int32)
+    assert (extend_attention(*case, tile=SMALL) == 0).all()
+
+
+def test_nothing_to_do() -> None:
+    case = extend_case([(5, 0), (0, 0)], 1)
+    assert extend_attention(*case).shape == (0, 4, 64)
+
+
+def test_writes_to_out_of_any_strides_and_reads_q_of_any() -> None:
+    case = [*extend_case([(9, 14)], 2, seed=2)]
+    want = exact(extend_attention_reference, case)
+    packed = torch.zeros(14, 4 * 64 * 3)
+    packed[:, :256] = case[0].reshape(14, 256)
+    case[0] = packed[:, :256].view(14, 4, 64)  # as a slice of a fused projection is
+    out = torch.full((14, 8, 64), 7.0)[:, ::2]
+    assert extend_attention(*case, tile=SMALL, out=out) is out
+    check(out, want)
