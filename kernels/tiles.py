@@ -46,8 +46,11 @@ def extend_tile(q: torch.Tensor, queries: int) -> Tile:
     if d > 128:
         m, n = (64, 32) if _has_wide_products() else (32, 64)
         return Tile(_rows(queries, m), n, 8, 3)
-    m = _rows(queries, 128)
-    return Tile(m, 64 if _has_wide_products() else 32, 8 if m >= 64 else 4, 3)
+    if _has_wide_products():
+        m = _rows(queries, 128)
+        return Tile(m, 64 if m >= 64 else 32, 8 if m >= 64 else 4, 3)
+    m = _rows(queries, 128 if d <= 64 else 64)
+    return Tile(m, 32, 8 if m >= 64 else 4, 3)
 
 
 def decode_tile(q: torch.Tensor, queries: int) -> Tile:
@@ -55,7 +58,11 @@ def decode_tile(q: torch.Tensor, queries: int) -> Tile:
     m = _rows(queries, 128)
     if q.dtype == torch.float32:
         return Tile(m, 16, 8, 2)
-    return Tile(m, 64 if q.shape[2] <= 128 else 32, 8 if m >= 64 or q.shape[2] > 128 else 4, 3)
+    if q.shape[2] > 128:
+        return Tile(m, 32, 8, 3)
+    if m < 64:
+        return Tile(m, 64, 4, 3)
+    return Tile(m, 64 if m == 64 or _has_wide_products() else 32, 8, 3)
 
 
 def rows_per_piece(dtype: torch.dtype, head_dim: int, heads: int, kv_heads: int) -> int:

@@ -59,10 +59,10 @@ def test_a_prompt_of_ten_blocks_is_one_extend() -> None:
     blocks = 10
     hidden = []
     for block in range(blocks):
-        goal = block * 24 + 6
-        hidden += [[[0, 0]]] * 6
-        hidden += [[[goal, goal]]] * 6 + [[[goal, goal + 6]]] * 6 + [[[goal, goal + 12]]] * 6
-    case = [*extend_case([(0, blocks * 24)], 1)]
+        goal = block * 12 + 3
+        hidden += [[[0, 0]]] * 3
+        hidden += [[[goal, goal]]] * 3 + [[[goal, goal + 3]]] * 3 + [[[goal, goal + 6]]] * 3
+    case = [*extend_case([(0, blocks * 12)], 1)]
     case[6] = torch.tensor(hidden, dtype=torch.int32)
     got = extend_attention(*case, tile=SMALL)
     check(got, exact(extend_attention_reference, case))
@@ -72,10 +72,10 @@ def test_a_prompt_of_ten_blocks_is_one_extend() -> None:
 
 
 def three_branches() -> list[Any]:
-    """64 tokens, then branches of 64: what is hidden fills whole tiles of 16."""
-    case = [*extend_case([(0, 256)], 1, seed=5)]
-    starts = [0] * 64 + [64] * 64 + [128] * 64 + [192] * 64
-    case[6] = torch.tensor([[[min(64, start), start]] for start in starts], dtype=torch.int32)
+    """32 tokens, then branches of 32: what is hidden fills whole tiles of 16."""
+    case = [*extend_case([(0, 128)], 1, heads=Heads(kv=1), seed=5)]
+    starts = [0] * 32 + [32] * 32 + [64] * 32 + [96] * 32
+    case[6] = torch.tensor([[[min(32, start), start]] for start in starts], dtype=torch.int32)
     return case
 
 
@@ -83,23 +83,23 @@ def test_what_is_hidden_from_a_whole_tile_is_not_read() -> None:
     """A masked tile would turn NaN into NaN; one that is stepped over does not."""
     case = three_branches()
     want = exact(extend_attention_reference, case)
-    slots, q_tile = case[5], slice(192, 256)
+    slots = case[5]
     for name in (1, 2):
         poisoned = case[name].clone()
-        poisoned[slots[64:192]] = float("nan")
+        poisoned[slots[32:96]] = float("nan")
         case[name] = poisoned
     got = extend_attention(*case, tile=SMALL)
-    check(got[q_tile], want[q_tile])
-    check(got[:64], want[:64])
-    assert got[64:192].isnan().all()  # the branches themselves do read it
+    check(got[96:], want[96:])
+    check(got[:32], want[:32])
+    assert got[32:96].isnan().all()  # the branches themselves do read it
 
 
 def test_what_comes_later_is_not_read() -> None:
     case = three_branches()
     want = exact(extend_attention_reference, case)
     case[1] = case[1].clone()
-    case[1][case[5][160:]] = float("nan")
-    check(extend_attention(*case, tile=SMALL)[:160], want[:160])
+    case[1][case[5][80:]] = float("nan")
+    check(extend_attention(*case, tile=SMALL)[:80], want[:80])
 
 
 def test_a_query_that_sees_nothing_gets_zeros() -> None:
