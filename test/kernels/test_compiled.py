@@ -86,12 +86,12 @@ def test_shared_prefix(arch: int, dtype: torch.dtype, d: int, heads: int, kv_hea
 
 @pytest.mark.slow
 @archs
-@pytest.mark.parametrize(("dtype", "d", "heads", "kv_heads"), SHAPES[:3])
+@pytest.mark.parametrize(("dtype", "d", "heads", "kv_heads"), SHAPES[:2])
 def test_other_sizes(arch: int, dtype: torch.dtype, d: int, heads: int, kv_heads: int) -> None:
     """Headers of branches, deep blocks, plain requests, few rows a group; capped scores."""
     with compile_only(arch) as compiled:
-        for new, depth in ((1, 1), (5, 2), (15, 2), (2048, 0), (2048, 3)):
+        for new, depth in ((5, 2), (2048, 0), (2048, 3)):
             extend(dtype, d, heads, kv_heads, new=new, cap=30.0, depth=depth)
-        for rows in (2, 5, 9):
+        for rows in (2, 9):
             decode(dtype, d, heads, kv_heads, rows=rows, cap=30.0)
     fit(compiled, arch)

@@ -13,6 +13,7 @@ from kernel_cases import Heads, check, exact, extend_case
 from sglang_multiverse.kernels.extend import extend_attention
 from sglang_multiverse.kernels.reference import extend_attention_reference
 from sglang_multiverse.kernels.tiles import Tile
+from sglang_multiverse.structure import MULTIVERSE, TagTable, layout
 
 SMALL = Tile(16, 16, 4, 1)
 SEQUENCES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), min_size=1, max_size=3)
@@ -69,6 +70,34 @@ def test_a_prompt_of_ten_blocks_is_one_extend() -> None:
     plain = [*case]
     plain[6] = case[6][:, :0].contiguous()
     assert not torch.allclose(got, extend_attention(*plain, tile=SMALL), atol=1e-2)
+
+
+TEXT = """
+    a b <Parallel> <Goal> <Outline> c </Outline> <Outline> d </Outline> </Goal>
+    <Path> e <Parallel> <Goal> <Outline> f </Outline> <Outline> g </Outline> </Goal>
+    <Path> h i j </Path> <Path> k l </Path> <Conclusion> m </Conclusion> </Parallel> n </Path>
+    <Path> o p q r </Path> <Conclusion> s </Conclusion> </Parallel> t u
+"""
+
+
+@pytest.mark.parametrize("cached", [0, 17, 30])
+def test_it_sees_what_the_structure_of_a_text_says(cached: int) -> None:
+    """A prompt with nested blocks, from any token on, against the dense mask of `structure`."""
+    tags = TagTable.from_ids(MULTIVERSE, {tag: 10 + i for i, tag in enumerate(MULTIVERSE.tags)})
+    ids = [
+        10 + MULTIVERSE.tags.index(word) if word in MULTIVERSE.tags else 0 for word in TEXT.split()
+    ]
+    laid_out = layout(ids, tags)
+    assert laid_out.hidden.shape[1] == 2
+    case = [*extend_case([(cached, len(ids) - cached)], 0, heads=Heads(2, 1))]
+    case[6] = torch.from_numpy(laid_out.hidden[cached:]).int().contiguous()
+    got = extend_attention(*case, tile=SMALL)
+    q, k, v = (
+        tensor.double().transpose(0, 1) for tensor in (case[0], case[1][case[5]], case[2][case[5]])
+    )
+    mask = torch.from_numpy(laid_out.dense_mask()[cached:])
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    check(got, want.transpose(0, 1))
 
 
 def three_branches() -> list[Any]:
