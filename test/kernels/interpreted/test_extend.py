@@ -74,9 +74,10 @@ def test_a_prompt_of_ten_blocks_is_one_extend() -> None:
 
 TEXT = """
     a b <Parallel> <Goal> <Outline> c </Outline> <Outline> d </Outline> </Goal>
+    <Path> o p q r </Path>
     <Path> e <Parallel> <Goal> <Outline> f </Outline> <Outline> g </Outline> </Goal>
     <Path> h i j </Path> <Path> k l </Path> <Conclusion> m </Conclusion> </Parallel> n </Path>
-    <Path> o p q r </Path> <Conclusion> s </Conclusion> </Parallel> t u
+    <Conclusion> s </Conclusion> </Parallel> t u
 """
 
 
