@@ -80,7 +80,7 @@ def test_extend(arch: int, dtype: torch.dtype, d: int, heads: int, kv_heads: int
 def test_shared_prefix(arch: int, dtype: torch.dtype, d: int, heads: int, kv_heads: int) -> None:
     with compile_only(arch) as compiled:
         decode(dtype, d, heads, kv_heads, rows=64, cap=0.0)
-    assert [kernel.name for kernel in compiled] == ["_attend", "_attend", "_merge"]
+    assert [kernel.name for kernel in compiled] == ["attend", "attend", "merge"]
     fit(compiled, arch)
 
 

@@ -70,21 +70,21 @@ MUTANTS = [
     Mutant("NaN where nothing is seen", "softmax", 'tl.where(higher == float("-inf"), 0.0, higher)', "higher"),
     Mutant("0 ÷ 0 where nothing is seen", "softmax", "tl.where(total == 0.0, 1.0, total)", "total"),
     # decode
-    Mutant("states on splits", "shared_prefix", "to = SPLITS + tl.load(piece + 4)", "to = tl.load(piece + 4)"),
-    Mutant("another row's prefix", "shared_prefix", "kv_indptr + tl.load(members + begin)", "kv_indptr + begin"),
-    Mutant("prefix read twice", "shared_prefix", "own = tl.load(suffix_start + row)", "own = 0 * tl.load(suffix_start + row)"),
-    Mutant("a split too long", "shared_prefix", "tl.minimum(start + share, length)", "length"),
-    Mutant("past the row's end", "shared_prefix", "tl.minimum(start + share, length)", "start + share"),
-    Mutant("past the piece's end", "shared_prefix", "there = keys < stop", "there = keys < stop + 1"),
-    Mutant("one row of a piece", "shared_prefix", "live = i < (end - begin) * GROUP", "live = i < GROUP"),
-    Mutant("another piece's rows", "shared_prefix", "members + begin + i // GROUP", "members + i // GROUP"),
-    Mutant("lse without its total", "shared_prefix", "peak + tl.log2(tl.where(total > 0, total, 1.0))", "peak"),
-    Mutant("a state not merged", "shared_prefix", "mask=s < count", "mask=s < count - 1"),
-    Mutant("a state too many", "shared_prefix", "mask=s < count", "mask=s < count + 1"),
-    Mutant("prefix states not merged", "shared_prefix", "count += tl.load(prefix_states + row)", "pass"),
-    Mutant("unweighted", "shared_prefix", "weights[:, None] * out", "out"),
-    Mutant("merged parts do not fade", "shared_prefix", "acc = acc * fade + ", "acc = acc + "),
-    Mutant("empty states are read", "shared_prefix", "mask=seen[:, None] &", "mask=(s < count)[:, None] &"),
+    Mutant("states on splits", "decode", "to = SPLITS + tl.load(piece + 4)", "to = tl.load(piece + 4)"),
+    Mutant("another row's prefix", "decode", "kv_indptr + tl.load(members + begin)", "kv_indptr + begin"),
+    Mutant("prefix read twice", "decode", "own = tl.load(suffix_start + row)", "own = 0 * tl.load(suffix_start + row)"),
+    Mutant("a split too long", "decode", "tl.minimum(start + share, length)", "length"),
+    Mutant("past the row's end", "decode", "tl.minimum(start + share, length)", "start + share"),
+    Mutant("past the piece's end", "decode", "there = keys < stop", "there = keys < stop + 1"),
+    Mutant("one row of a piece", "decode", "live = i < (end - begin) * GROUP", "live = i < GROUP"),
+    Mutant("another piece's rows", "decode", "members + begin + i // GROUP", "members + i // GROUP"),
+    Mutant("lse without its total", "decode", "peak + tl.log2(tl.where(total > 0, total, 1.0))", "peak"),
+    Mutant("a state not merged", "decode", "mask=s < count", "mask=s < count - 1"),
+    Mutant("a state too many", "decode", "mask=s < count", "mask=s < count + 1"),
+    Mutant("prefix states not merged", "decode", "count += tl.load(prefix_states + row)", "pass"),
+    Mutant("unweighted", "decode", "weights[:, None] * out", "out"),
+    Mutant("merged parts do not fade", "decode", "acc = acc * fade + ", "acc = acc + "),
+    Mutant("empty states are read", "decode", "mask=seen[:, None] &", "mask=(s < count)[:, None] &"),
     # groups
     Mutant("suffix from the group's start", "grouping", "suffix_start[row] = group.stop", "suffix_start[row] = group.start"),
     Mutant("inner group from the root", "grouping", "start = node.stop", "start = 0"),
@@ -100,7 +100,7 @@ def package(at: Path, name: str, mutant: Mutant | None) -> Any:
     if mutant is not None:
         path = folder / f"{mutant.file}.py"
         path.write_text(path.read_text().replace(mutant.text, mutant.instead))
-    names = ("extend", "shared_prefix", "prefix_tables", "grouping", "tiles")
+    names = ("extend", "decode", "prefix_tables", "grouping", "tiles")
     for module in names:
         importlib.import_module(f"{name}.{module}")
     return sys.modules[name]
