@@ -187,9 +187,10 @@ def _extend(
     k_base = k_ptr + kv_head * k_stride_head + d[:, None]
     v_base = v_ptr + kv_head * v_stride_head + dv[None, :]
 
-    # Tiles of keys: [0, plain) are seen by every query; of the others, each level's
-    # [begin, begin + length) are seen by none. `begin` counts what is left of the tiles when
-    # those of the levels before are taken out, so that the loop adds what it has passed.
+    # Tiles of keys: [0, plain) are seen by every query; of the others, [begin, end) of each level
+    # are seen by none. The loop counts the tiles that are left when these are taken out, and adds
+    # the length of each gap that it has passed. Gaps are made disjoint and ascending (a level
+    # that is not, is skipped in part), so any intervals give the right result.
     tiles = tl.cdiv(last_row + 1, BLOCK_N)
     seen_by_all = first_row + 1
     skips = ()
@@ -206,7 +207,7 @@ def _extend(
         # Triton has no starred tuples, and mypy none that grow.
         skips = skips + ((begin - passed, length),)  # type: ignore[assignment]  # noqa: RUF005
         passed += length
-        skipped_to = tl.maximum(skipped_to, end)
+        skipped_to = tl.where(length > 0, end, skipped_to)
     plain = tl.maximum(seen_by_all, 0) // BLOCK_N
 
     acc = tl.zeros([BLOCK_M, BLOCK_DV], dtype=tl.float32)

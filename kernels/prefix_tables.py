@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .grouping import Capacity, Piece, Plan
+from .grouping import Capacity, GroupingError, Piece, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,11 @@ class PrefixTables:
         return cls(capacity, pieces.view(-1, width), members, suffix_start, states, flat)
 
     def fill(self, plan: Plan) -> None:
-        """Write `plan`, made for this capacity, with one copy that the host does not wait for."""
+        """Write `plan` with one copy that the host does not wait for, on the current stream.
+
+        Raises:
+            GroupingError: the plan was made for a larger capacity.
+        """
         pinned = self._all.is_cuda
         new = torch.zeros(self._all.shape, dtype=torch.int32, pin_memory=pinned)
         at = 0
@@ -48,6 +52,8 @@ class PrefixTables:
             (self.suffix_start, plan.suffix_start),
             (self.states, plan.states),
         ):
+            if len(values) > table.numel():
+                raise GroupingError(f"plan: {len(values)} numbers; allowed are {table.numel()}")
             new[at : at + len(values)] = torch.tensor(values, dtype=torch.int32)
             at += table.numel()
         self._all.copy_(new, non_blocking=pinned)

@@ -20,6 +20,7 @@ from sglang_multiverse.kernels.grouping import (
     find_groups,
     plan_pieces,
 )
+from sglang_multiverse.kernels.prefix_tables import PrefixTables
 
 A, B = Link("a", 100), Link("a.1", 150)
 
@@ -166,6 +167,12 @@ def link_at(chain: list[Link], stop: int) -> Link:
 def test_chains_that_contradict_each_other(chains: list[list[Link]], names: str) -> None:
     with pytest.raises(GroupingError, match=rf"^chains: .*{names}"):
         find_groups(chains)
+
+
+def test_a_plan_for_larger_tables() -> None:
+    plan = plan_pieces([[Link("a", 500)]] * 2, Capacity(2, 9, 9, 9, 8))
+    with pytest.raises(GroupingError, match=r"^plan: 20 numbers; allowed are 15"):
+        PrefixTables.allocate(Capacity(2, 3, 9, 9, 8), "cpu").fill(plan)
 
 
 def test_numbers_that_are_too_small() -> None:

@@ -100,7 +100,7 @@ def package(at: Path, name: str, mutant: Mutant | None) -> Any:
     if mutant is not None:
         path = folder / f"{mutant.file}.py"
         path.write_text(path.read_text().replace(mutant.text, mutant.instead))
-    names = ("extend", "decode", "prefix_tables", "grouping", "tiles")
+    names = ("extend", "shared_prefix", "prefix_tables", "grouping", "tiles")
     for module in names:
         importlib.import_module(f"{name}.{module}")
     return sys.modules[name]
