@@ -173,6 +173,7 @@ def check_decode(mutant: Any) -> None:
             mutant.grouping.plan_pieces(batch.chains, capacity, least=32, min_saved=1),
         ):
             prefixes.fill(plan)
+        assert prefixes.members[: len(plan.members)].tolist() == list(plan.members)
         workspace = mutant.shared_prefix.Workspace.allocate(*case[:3], prefixes, splits=splits)
         workspace.out.fill_(float("nan"))
         workspace.lse.fill_(float("nan"))
