@@ -44,7 +44,7 @@ class PrefixTables:
             GroupingError: the plan was made for a larger capacity.
         """
         pinned = self._all.is_cuda
-        new = torch.zeros(self._all.shape, dtype=torch.int32, pin_memory=pinned)
+        new = torch.zeros(self._all.shape, dtype=torch.int32, device="cpu", pin_memory=pinned)
         at = 0
         for table, values in (
             (self.pieces, [number for piece in plan.pieces for number in piece]),
@@ -54,6 +54,6 @@ class PrefixTables:
         ):
             if len(values) > table.numel():
                 raise GroupingError(f"plan: {len(values)} numbers; allowed are {table.numel()}")
-            new[at : at + len(values)] = torch.tensor(values, dtype=torch.int32)
+            new[at : at + len(values)] = torch.tensor(values, dtype=torch.int32, device="cpu")
             at += table.numel()
         self._all.copy_(new, non_blocking=pinned)

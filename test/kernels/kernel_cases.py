@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from typing import Any
 import torch
 
 from sglang_multiverse.kernels.grouping import Capacity, Link
+
+# Where the kernels run: on a GPU if there is one, else in Triton's interpreter.
+DEVICE = "cuda" if torch.cuda.is_available() and "TRITON_INTERPRET" not in os.environ else "cpu"
 
 # Of the largest difference to a reference in fp64, where values are of the order of 1.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
@@ -36,25 +40,26 @@ class Pool:
     v: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
         self.k = self._random(generator, self.heads.d)
         self.v = self._random(generator, self.heads.dv)
-        self.free = torch.randperm(self.size, generator=generator).tolist()
+        self.free = torch.randperm(self.size, generator=generator, device="cpu").tolist()
 
     def _random(self, generator: torch.Generator, d: int) -> torch.Tensor:
-        return torch.randn(self.size, self.heads.kv, d, generator=generator).to(self.dtype)
+        shape = (self.size, self.heads.kv, d)
+        return torch.randn(shape, generator=generator, device="cpu").to(DEVICE, self.dtype)
 
     def take(self, count: int) -> list[int]:
         return [self.free.pop() for _ in range(count)]
 
     def queries(self, count: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(self.seed + 1)
+        generator = torch.Generator("cpu").manual_seed(self.seed + 1)
         shape = (count, self.heads.kv * self.heads.group, self.heads.d)
-        return torch.randn(shape, generator=generator).to(self.dtype)
+        return torch.randn(shape, generator=generator, device="cpu").to(DEVICE, self.dtype)
 
 
 def indptr(lengths: Sequence[int]) -> torch.Tensor:
-    return torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    return torch.tensor([0, *lengths], device=DEVICE).cumsum(0).to(torch.int32)
 
 
 def exact(call: Any, args: Sequence[Any], **kwargs: Any) -> torch.Tensor:
@@ -105,6 +110,11 @@ def wild_intervals(rng: random.Random, length: int, depth: int) -> list[list[lis
     ]
 
 
+def intervals_of(hidden: Any) -> torch.Tensor:
+    """int32, from nested lists or an array."""
+    return torch.as_tensor(hidden, dtype=torch.int32, device=DEVICE).contiguous()
+
+
 def extend_case(
     sequences: Sequence[tuple[int, int]],
     depth: int,
@@ -130,8 +140,8 @@ def extend_case(
         pool.v,
         indptr(new_tokens),
         indptr([cached + new for cached, new in sequences]),
-        torch.tensor(slots, dtype=torch.int64),
-        torch.tensor(hidden, dtype=torch.int32).reshape(sum(new_tokens), depth, 2),
+        torch.tensor(slots, dtype=torch.int64, device=DEVICE),
+        intervals_of(hidden).reshape(sum(new_tokens), depth, 2),
         max(new_tokens),
     )
 
@@ -172,7 +182,7 @@ class Batch:
             pool.k,
             pool.v,
             indptr(self.lengths),
-            torch.tensor(slots, dtype=torch.int64),
+            torch.tensor(slots, dtype=torch.int64, device=DEVICE),
         )
 
 

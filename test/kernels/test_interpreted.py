@@ -1,4 +1,4 @@
-"""What the kernels compute, in a process where Triton interprets; see `interpreted/conftest.py`."""
+"""What the kernels compute, in a process where Triton interprets; see `arithmetic/conftest.py`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-FILES = sorted(path.name for path in (HERE / "interpreted").glob("test_*.py"))
+FILES = sorted(path.name for path in (HERE / "arithmetic").glob("test_*.py"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_interpreted(name: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "--durations=5", f"interpreted/{name}"]
+    command = [sys.executable, "-m", "pytest", "-q", "--durations=5", f"arithmetic/{name}"]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     ended = subprocess.run(
         command, cwd=HERE, env=environment, capture_output=True, text=True, check=False

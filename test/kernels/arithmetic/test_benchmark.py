@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from kernel_cases import DEVICE
 
+pytestmark = pytest.mark.skipif(DEVICE != "cpu", reason="on a GPU, run the benchmark itself")
 BENCHMARK = Path(__file__).resolve().parents[3] / "benchmark"
 
 

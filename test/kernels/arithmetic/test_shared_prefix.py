@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import Batch, Heads, check, exact, forest, roomy
+from kernel_cases import DEVICE, Batch, Heads, check, exact, forest, roomy
 
 from sglang_multiverse.kernels.grouping import Capacity, Link, plan_pieces
 from sglang_multiverse.kernels.prefix_tables import PrefixTables
@@ -37,7 +38,7 @@ PAIR = Batch([[Link("a", 40)], [Link("a", 40)], []], [21, 0, 9])
 
 
 def tables(batch: Batch, capacity: Capacity, **kwargs: Any) -> PrefixTables:
-    found = PrefixTables.allocate(capacity, "cpu")
+    found = PrefixTables.allocate(capacity, DEVICE)
     found.fill(plan_pieces(batch.chains, capacity, **kwargs))
     return found
 
@@ -106,7 +107,7 @@ def test_scale_and_soft_cap(sm_scale: float | None, logit_cap: float) -> None:
 
 def test_without_tables_it_is_plain_decode() -> None:
     agrees(FAMILIES.arguments(), None)
-    agrees(FAMILIES.arguments(), PrefixTables.allocate(roomy(8), "cpu"))
+    agrees(FAMILIES.arguments(), PrefixTables.allocate(roomy(8), DEVICE))
 
 
 def test_only_the_first_row_of_a_group_says_where_its_prefix_is() -> None:
@@ -147,6 +148,44 @@ def test_many_states() -> None:
     for key in (-1, 10, 185):  # the state that outweighs all others comes last, or among the first
         case[0][:] = 2 * case[1][case[4][key]]
         agrees(case, prefixes, splits=5)
+
+
+def captured(call: Callable[[], Any]) -> Callable[[], Any]:
+    """`call` as a CUDA graph; where there is no GPU, `call` itself."""
+    if DEVICE == "cpu":
+        return call
+    call()  # compile
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def test_one_graph_serves_all_batches() -> None:
+    """What is captured holds addresses and sizes; tables, rows and lengths change under it."""
+    pad = Batch(FAMILIES.chains[:5], FAMILIES.own[:5])
+    batches = [FAMILIES, Batch([[]] * 8, [3, 9, 1, 1, 1, 1, 1, 1]), pad, FAMILIES]
+    prefixes = PrefixTables.allocate(roomy(8), DEVICE)
+    static = [tensor.clone() for tensor in FAMILIES.arguments()]
+    static[4] = torch.zeros(2048, dtype=torch.int64, device=DEVICE)
+    out = torch.empty_like(static[0])
+    workspace = Workspace.allocate(*static[:3], prefixes, splits=2)
+    replay = captured(
+        lambda: shared_prefix_decode(*static, prefixes, workspace, out=out, tile=SMALL)
+    )
+    for seed, batch in enumerate(batches):
+        case = batch.arguments(seed=seed)
+        rows, used = len(case[0]), len(case[4])
+        for at, new in enumerate(case[:3]):
+            static[at][: len(new)].copy_(new)
+        static[3][: rows + 1].copy_(case[3])
+        static[3][rows + 1 :] = used  # rows that pad the batch have no keys
+        static[4][:used].copy_(case[4])
+        prefixes.fill(plan_pieces(batch.chains, prefixes.capacity, least=16, min_saved=1))
+        out.fill_(float("nan"))
+        replay()
+        check(out[:rows], exact(shared_prefix_decode_reference, case))
+        assert (out[rows:] == 0).all()
 
 
 def test_rows_without_keys_get_zeros() -> None:

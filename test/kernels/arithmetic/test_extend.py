@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import Heads, check, exact, extend_case
+from kernel_cases import DEVICE, Heads, check, exact, extend_case, intervals_of
 
 from sglang_multiverse.kernels.extend import extend_attention
 from sglang_multiverse.kernels.reference import extend_attention_reference
@@ -64,7 +64,7 @@ def test_a_prompt_of_ten_blocks_is_one_extend() -> None:
         hidden += [[[0, 0]]] * 3
         hidden += [[[goal, goal]]] * 3 + [[[goal, goal + 3]]] * 3 + [[[goal, goal + 6]]] * 3
     case = [*extend_case([(0, blocks * 12)], 1)]
-    case[6] = torch.tensor(hidden, dtype=torch.int32)
+    case[6] = intervals_of(hidden)
     got = extend_attention(*case, tile=SMALL)
     check(got, exact(extend_attention_reference, case))
     plain = [*case]
@@ -91,12 +91,12 @@ def test_it_sees_what_the_structure_of_a_text_says(cached: int) -> None:
     laid_out = layout(ids, tags)
     assert laid_out.hidden.shape[1] == 2
     case = [*extend_case([(cached, len(ids) - cached)], 0, heads=Heads(2, 1))]
-    case[6] = torch.from_numpy(laid_out.hidden[cached:]).int().contiguous()
+    case[6] = intervals_of(laid_out.hidden[cached:])
     got = extend_attention(*case, tile=SMALL)
     q, k, v = (
         tensor.double().transpose(0, 1) for tensor in (case[0], case[1][case[5]], case[2][case[5]])
     )
-    mask = torch.from_numpy(laid_out.dense_mask()[cached:])
+    mask = torch.from_numpy(laid_out.dense_mask()[cached:]).to(DEVICE)
     want = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     check(got, want.transpose(0, 1))
 
@@ -105,7 +105,7 @@ def three_branches() -> list[Any]:
     """32 tokens, then branches of 32: what is hidden fills whole tiles of 16."""
     case = [*extend_case([(0, 128)], 1, heads=Heads(kv=1), seed=5)]
     starts = [0] * 32 + [32] * 32 + [64] * 32 + [96] * 32
-    case[6] = torch.tensor([[[min(32, start), start]] for start in starts], dtype=torch.int32)
+    case[6] = intervals_of([[[min(32, start), start]] for start in starts])
     return case
 
 
@@ -134,7 +134,7 @@ def test_what_comes_later_is_not_read() -> None:
 
 def test_a_query_that_sees_nothing_gets_zeros() -> None:
     case = [*extend_case([(4, 8)], 1)]
-    case[6] = torch.tensor([[[0, 12]]] * 8, dtype=torch.int32)
+    case[6] = intervals_of([[[0, 12]]] * 8)
     assert (extend_attention(*case, tile=SMALL) == 0).all()
 
 
@@ -146,9 +146,9 @@ def test_nothing_to_do() -> None:
 def test_writes_to_out_of_any_strides_and_reads_q_of_any() -> None:
     case = [*extend_case([(9, 14)], 2, seed=2)]
     want = exact(extend_attention_reference, case)
-    packed = torch.zeros(14, 4 * 64 * 3)
+    packed = torch.zeros(14, 4 * 64 * 3, device=DEVICE)
     packed[:, :256] = case[0].reshape(14, 256)
     case[0] = packed[:, :256].view(14, 4, 64)  # as a slice of a fused projection is
-    out = torch.full((14, 8, 64), 7.0)[:, ::2]
+    out = torch.full((14, 8, 64), 7.0, device=DEVICE)[:, ::2]
     assert extend_attention(*case, tile=SMALL, out=out) is out
     check(out, want)

@@ -1,10 +1,11 @@
-"""Tests that run kernels on the CPU, in Triton's interpreter.
+"""Tests that run kernels: on a GPU where there is one, else in Triton's interpreter.
 
 `TRITON_INTERPRET=1` must be set before Triton is imported, and then holds for all of the
-process and its children: SGLang's kernels would be interpreted as well. So these tests are
-invisible to an ordinary run, and `test_interpreted.py` runs them in a process of their own:
+process and its children: SGLang's kernels would be interpreted as well. So without a GPU these
+tests are invisible to an ordinary run, and `test_interpreted.py` runs them in processes of
+their own:
 
-    TRITON_INTERPRET=1 pytest test/kernels/interpreted
+    TRITON_INTERPRET=1 pytest test/kernels/arithmetic
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ import os
 from typing import Any
 
 import pytest
+from kernel_cases import DEVICE
 
-collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["*"]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+collect_ignore_glob = [] if INTERPRETED or DEVICE == "cuda" else ["*"]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def bf16_products() -> Any:
     """The interpreter keeps bf16 as bit patterns, and `dot` multiplies these as integers."""
+    if not INTERPRETED:
+        yield
+        return
     import triton.language as tl
     from triton.runtime import interpreter
 
