@@ -64,7 +64,7 @@ def attend(
     else:
         row = tl.program_id(0)
         live = i < GROUP
-        rows = row.to(tl.int64) + i // GROUP
+        rows = row.to(tl.int64) + tl.zeros([BLOCK_M], dtype=tl.int64)
         kv_begin = tl.load(kv_indptr + row)
         length = (tl.load(kv_indptr + row + 1) - kv_begin).to(tl.int32)
         slots = kv_indices + kv_begin

@@ -94,6 +94,13 @@ def test_where_room_is_short_what_saves_most_is_kept(
     assert [piece[2:4] for piece in plan.pieces] == [group[1:] for group in groups]
 
 
+@pytest.mark.parametrize("short", [{"pieces": 2}, {"states": 2}])
+def test_pieces_grow_before_a_group_is_given_up(short: dict[str, int]) -> None:
+    sizes = {"rows": 2, "pieces": 64, "members": 64, "states": 64, "rows_per_piece": 8}
+    plan = plan_pieces([[Link("a", 1000)]] * 2, Capacity(**{**sizes, **short}))
+    assert [piece[2:4] for piece in plan.pieces] == [(0, 512), (512, 1000)]
+
+
 def covered(plan: Plan, rows: int) -> list[list[tuple[int, int, int]]]:
     """For each row, the parts of it that programs read: (start, stop, where the state goes)."""
     parts: list[list[tuple[int, int, int]]] = [[] for _ in range(rows)]

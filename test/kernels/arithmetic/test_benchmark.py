@@ -110,6 +110,22 @@ def test_shares_of_the_card(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert "50% of the roofline" in benchmark._table("case", {"peers": found})
 
 
+def test_ours_shares_and_the_other_does_not(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is the same, so it does not show."""
+    given = benchmark.SMOKE_DECODES[0].build(benchmark.SMOKE, torch.float32, "cpu")
+    seen = []
+
+    def decode(*args: Any, **_kwargs: Any) -> None:
+        seen.append(args[5])
+
+    monkeypatch.setattr("attention_peers.shared_prefix_decode", decode)
+    for name in ("ours", "ours, nothing shared"):
+        benchmark.DECODE_PEERS[name](given)()
+    assert seen == [given.tables, None]
+
+
 def test_the_cases_for_a_gpu_can_be_built(benchmark: Any) -> None:
     tiny = benchmark.SMOKE._replace(d=16)
     for case in benchmark.DECODES:
