@@ -154,6 +154,8 @@ def plan_pieces(
             raise GroupingError(f"{name}: {value}; allowed are numbers from 1")
     if len(chains) > capacity.rows:
         raise GroupingError(f"rows: {len(chains)}; allowed are {capacity.rows}")
+    if capacity.rows_per_piece == 1:
+        chains = [()] * len(chains)  # a program of one row saves nothing
     min_saved = max(min_saved, 1)
     while True:
         groups = find_groups(chains, min_saved=min_saved)

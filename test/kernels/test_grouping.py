@@ -94,6 +94,11 @@ def test_where_room_is_short_what_saves_most_is_kept(
     assert [piece[2:4] for piece in plan.pieces] == [group[1:] for group in groups]
 
 
+def test_programs_of_one_row_share_nothing() -> None:
+    plan = plan_pieces([[Link("a", 1000)]] * 2, Capacity(2, 9, 9, 9, rows_per_piece=1))
+    assert plan == Plan((), (), (0, 0), (0, 0))
+
+
 @pytest.mark.parametrize("short", [{"pieces": 2}, {"states": 2}])
 def test_pieces_grow_before_a_group_is_given_up(short: dict[str, int]) -> None:
     sizes = {"rows": 2, "pieces": 64, "members": 64, "states": 64, "rows_per_piece": 8}
