@@ -101,10 +101,12 @@ def test_a_newcomer_far_above_them_preempts_families(
 
 
 @pytest.mark.parametrize("chunk", [16, 24, 40])
-def test_a_crowd_of_prompts_in_chunks(serve: Any, chunk: int) -> None:
-    """Four at a time, cut anywhere, so that chunks, headers and decode steps alternate."""
+@pytest.mark.parametrize("mixed", [False, True], ids=["", "mixed"])
+def test_a_crowd_of_prompts_in_chunks(serve: Any, chunk: int, mixed: bool) -> None:
+    """Four at a time, cut anywhere, so that chunks, headers and decode steps alternate, or mix."""
     draw = random.Random(chunk)
-    script = serve("--chunked-prefill-size", str(chunk), slots=4096, rows=64)
+    flags = ("--chunked-prefill-size", str(chunk), *(("--enable-mixed-chunk",) if mixed else ()))
+    script = serve(*flags, slots=4096, rows=64)
     left = 24
     while left or script.scheduler.open:
         while left and len(script.scheduler.open) < 4:

@@ -32,6 +32,7 @@ FLAGS = (
     "--chunked-prefill-size 16",
     "--disable-radix-cache",
     "--enable-priority-scheduling",
+    "--enable-mixed-chunk --chunked-prefill-size 16",
     "--prefill-decode-interval 4 --chunked-prefill-size 32",
 )
 # Slots and rows. The longest text fits alone in each, on a row for each level of nesting.

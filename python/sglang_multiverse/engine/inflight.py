@@ -21,7 +21,7 @@ import torch
 from ..structure import Role
 from .reading import forced_id, may_close
 from .req import MultiverseReq
-from .rows import rows_of, to_device
+from .rows import extends_in, rows_of, to_device
 from .scoring import note_starts
 from .stage import Stage
 
@@ -65,10 +65,9 @@ class Arrived(NamedTuple):
 
 def note_extend(batch: ScheduleBatch) -> None:
     """The extend of these rows is about to be launched."""
-    if batch.forward_mode.is_extend():
-        for req in batch.reqs:
-            if isinstance(req, MultiverseReq):
-                req.extending += 1
+    for req in batch.reqs[: extends_in(batch)]:
+        if isinstance(req, MultiverseReq):
+            req.extending += 1
 
 
 def is_noted(result: Any) -> bool:

@@ -18,10 +18,10 @@ import torch
 from sglang.srt.sampling import penaltylib
 
 from .req import MultiverseReq
-from .rows import to_device
+from .rows import extends_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class _Table(NamedTuple):
@@ -51,20 +51,24 @@ def count_what_is_seen(info: Any, *args: Any, **kwargs: Any) -> None:
     if not orchestrator.is_required:
         return
     batch = kwargs["batch"] if "batch" in kwargs else args[-2]
-    seen = [_counted(req) for req in batch.reqs]
-    lengths = [len(ids) for ids in seen]
     # SGLang keeps the penalizers in a set, whose order differs from process to
     # process, and adding and scaling do not commute: scale last, as it does
     # itself in overlap mode.
     orchestrator.penalizers = dict(
         sorted(orchestrator.penalizers.items(), key=lambda item: item[1].is_multiplicative)
     )
+    _count(orchestrator, [_counted(req) for req in batch.reqs], batch.device)
+
+
+def _count(orchestrator: Any, seen: Sequence[array[int]], device: Any) -> None:
+    """Let the ids `seen` by each row count."""
+    lengths = [len(ids) for ids in seen]
     if not any(lengths):
         return
     counts = torch.tensor(lengths)
     columns = torch.from_numpy(np.concatenate([np.asarray(ids, dtype=np.int64) for ids in seen]))
-    rows = torch.repeat_interleave(counts).to(batch.device, non_blocking=True)
-    columns = columns.to(batch.device, non_blocking=True)
+    rows = torch.repeat_interleave(counts).to(device, non_blocking=True)
+    columns = columns.to(device, non_blocking=True)
     for kind, table in _TABLES.items():
         penalizer = orchestrator.penalizers[kind]
         if penalizer.is_prepared():
@@ -75,9 +79,7 @@ def count_what_is_seen(info: Any, *args: Any, **kwargs: Any) -> None:
             )
     minimum = orchestrator.penalizers[penaltylib.BatchedMinNewTokensPenalizer]
     if minimum.is_prepared():
-        minimum.len_output_tokens += counts.to(batch.device, torch.int32, non_blocking=True)[
-            :, None
-        ]
+        minimum.len_output_tokens += counts.to(device, torch.int32, non_blocking=True)[:, None]
 
 
 def count_later(original: Callable[[Any], None], batch: Any) -> None:
@@ -94,10 +96,11 @@ def count_last(batch: Any, forward: Any) -> None:
     """Count each row's last token, for the step in flight whose sampling info is `forward`."""
     info = batch.sampling_info
     orchestrator = info.penalizer_orchestrator
-    if not orchestrator.is_required or not batch.forward_mode.is_decode() or not _is_late(batch):
+    if not orchestrator.is_required or not _is_late(batch):
         return
-    last = [req.output_ids[-1] for req in batch.reqs]
-    orchestrator.cumulate_output_tokens(to_device(last, batch.device))
+    first = extends_in(batch)
+    last = [req.output_ids[-1:] for req in batch.reqs[first:]]
+    _count(orchestrator, [array("q")] * first + last, batch.device)
     info.update_penalties()
     forward.acc_additive_penalties = info.acc_additive_penalties
     forward.acc_scaling_penalties = info.acc_scaling_penalties

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
 from . import step
+from .rows import extends_in
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -32,12 +33,11 @@ class Results:
     def take(self, batch: ScheduleBatch, rows: Sequence[MultiverseReq]) -> None:
         """Let families act on a step, of which `rows` have a result."""
         scheduler = self.scheduler
-        extended = batch.forward_mode.is_extend()
-        if extended:
-            _account_prefill(batch)
+        extended = {id(req) for req in batch.reqs[: extends_in(batch)]}
+        _account_prefill(batch)
         stepped: dict[Family, list[MultiverseReq]] = {}
         for req in rows:
-            if extended:
+            if extended and id(req) in extended:
                 req.extending -= 1
                 req.family.restless = True
             if req.news:
@@ -46,8 +46,9 @@ class Results:
         streamed = {id(req) for req in batch.reqs}
         grown: list[MultiverseReq] = []
         for family, reqs in stepped.items():
-            if not extended:
-                family.note_concurrent(sum(req.is_branch for req in reqs))
+            if len(extended) < len(batch.reqs):
+                decoded = (req for req in reqs if id(req) not in extended)
+                family.note_concurrent(sum(req.is_branch for req in decoded))
             try:
                 self._settle(family, reqs)
             except Exception as error:  # an error of ours must not take the others down
@@ -97,7 +98,7 @@ class Results:
 
 
 def _account_prefill(batch: ScheduleBatch) -> None:
-    for req, length in zip(batch.reqs, batch.extend_lens, strict=True):
-        family = getattr(req, "family", None)
+    for row in range(extends_in(batch)):
+        family = getattr(batch.reqs[row], "family", None)
         if family is not None:
-            family.prefilled += length
+            family.prefilled += batch.extend_lens[row]

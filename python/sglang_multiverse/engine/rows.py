@@ -79,6 +79,13 @@ def rows_of(batch: ScheduleBatch) -> Rows:
     return rows
 
 
+def extends_in(batch: ScheduleBatch) -> int:
+    """How many of a step's rows, the first ones, are extends; the others decode (mixed chunks)."""
+    if not batch.forward_mode.is_extend():
+        return 0
+    return len(batch.reqs) - len(batch.decoding_reqs or ())
+
+
 def to_device(
     values: list[Any], device: torch.device | str, dtype: torch.dtype = torch.int64
 ) -> torch.Tensor:

@@ -213,11 +213,6 @@ def refuse_unsupported(scheduler: MultiverseScheduler) -> None:
             "a parked prefix must stay on the device",
         ),
         (
-            bool(args.enable_mixed_chunk),
-            "--enable-mixed-chunk",
-            "a fork's extend is a batch of its own",
-        ),
-        (
             scheduler.is_hybrid_swa or scheduler.is_hybrid_ssm,
             "--model-path",
             "sliding-window and state-space layers keep state by row order, not by visibility",
