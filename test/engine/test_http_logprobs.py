@@ -57,3 +57,23 @@ def test_choices_are_apart():
     assert owed.settle(SERVING, second)
     assert owed.settle(SERVING, first)
     assert [len(c["logprobs"]["content"]) for c in (first, second)] == [2, 1]
+
+
+def test_where_outputs_hold_only_what_is_new_the_waiting_goes_before_the_next():
+    def delta(text, rows, finish=None):
+        meta = {"output_token_logprobs": rows, "finish_reason": finish}
+        return {"text": text, "index": 0, "output_ids": [r[1] for r in rows], "meta_info": meta}
+
+    owed = Owed(incremental=True)
+    assert not owed.waits(delta("a", ROWS[:1]))
+    owed.settle(SERVING, {"index": 0, "finish_reason": None, "logprobs": {"content": [1]}})
+    assert owed.waits(delta("", ROWS[1:2]))
+    both = delta("é", ROWS[2:3])
+    assert not owed.waits(both)
+    assert both["meta_info"]["output_token_logprobs"] == ROWS[1:3]
+    assert both["output_ids"] == [2, 3]
+    owed.settle(SERVING, {"index": 0, "finish_reason": None, "logprobs": {"content": [1, 2]}})
+    assert not owed.waits(delta("", ROWS[3:], "stop"))
+    last = closing()
+    assert owed.settle(SERVING, last)
+    assert [row["token"] for row in last["logprobs"]["content"]] == ["<end>"]

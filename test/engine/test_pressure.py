@@ -20,7 +20,9 @@ from sglang_multiverse.structure import Limits, TagTable
 from .test_parity import TOLERANCE, eos_ids, prompt_ids
 
 # Two or three requests fit; admission is told to be reckless, so that rows must give way.
-pytestmark = pytest.mark.server("--schedule-conservativeness", "0.0", pool=800)
+pytestmark = pytest.mark.server(
+    "--schedule-conservativeness", "0.0", "--enable-mixed-chunk", pool=800
+)
 
 
 def ask(server: Server, ids: list[int]) -> dict[str, Any]:

@@ -78,9 +78,9 @@ class Relay:
         return self.owed is not None and self.owed.waits(out)
 
     def owe_logprobs(self, obj: Any) -> None:
-        """For a stream that SGLang drops log probabilities from, unless each output holds all."""
-        if obj.stream and obj.return_logprob and not self._incremental:
-            self.owed = Owed()
+        """For a stream, from which SGLang drops log probabilities of tokens without text."""
+        if obj.stream and obj.return_logprob:
+            self.owed = Owed(incremental=self._incremental)
 
     def label(self, event: str, serving: Any = None) -> str:
         """A server-sent event with its choices labelled; most pass as they are."""
