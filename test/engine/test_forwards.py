@@ -1,0 +1,58 @@
+"""How many forwards a forked answer takes, alone: one a token, and one more a fork and a join.
+
+With mixed chunks: otherwise a branch waits while its sibling's own branches are extended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from modelless.script import Script, tokenizer
+from sglang_multiverse.structure import Block, outline_label, parse, resolve_tags
+
+TAGS = resolve_tags(tokenizer())
+
+
+def header(label: str) -> int:
+    return len(tokenizer().encode(TAGS.dialect.branch_header(label), add_special_tokens=False))
+
+
+CONCLUSION = len(tokenizer().encode(TAGS.dialect.conclusion_header, add_special_tokens=False))
+
+
+def forwards(ids: Sequence[int], lo: int, hi: int, blocks: Iterable[Block], label: str = "") -> int:
+    """For `ids[lo:hi]` with `blocks` among them: each is sampled, but for headers."""
+    count = hi - lo
+    for block in blocks:
+        branches = block.branches
+        count -= branches[-1].span.hi - branches[0].span.lo
+        times = []
+        for index, (branch, outline) in enumerate(zip(branches, block.outlines, strict=True), 1):
+            text = tokenizer().decode(ids[outline.lo : outline.hi])
+            name = outline_label(text, index, parent=label)
+            time = forwards(ids, branch.span.lo, branch.span.hi, branch.blocks, name)
+            times.append(time - header(name))
+        count += max(times) + 2 - CONCLUSION
+    return count
+
+
+@pytest.mark.parametrize("overlap", [False, True], ids=["", "overlap"])
+def test_a_fork_and_a_join_cost_one_forward_each(overlap: bool) -> None:
+    script = Script("--enable-mixed-chunk", slots=4096, rows=64, overlap=overlap)
+    compared = nested = 0
+    for number in range(40):
+        before = script.scheduler.forward_ct
+        rid = script.ask(number, 0)
+        assert rid is not None
+        script.finish(2000)
+        prompt, answer = list(script.prompts[rid]), script.scheduler.answers[rid].ids
+        whole = [*prompt, *answer]
+        trace = parse(whole, TAGS)
+        expected = forwards(whole, len(prompt), len(whole), trace.blocks)
+        # With overlap, the step in flight when the end token is read.
+        assert script.scheduler.forward_ct - before == expected + overlap, number
+        compared += 1
+        nested += any(branch.blocks for block in trace.blocks for branch in block.branches)
+    assert compared >= 20 and nested >= 5
