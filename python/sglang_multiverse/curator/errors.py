@@ -29,5 +29,9 @@ class EndpointTroubleError(Exception):
     """No usable answer came, after all retries; the example can be tried again later."""
 
 
+class NotAskedError(Exception):
+    """`--only` needs an answer of an earlier stage that there is not."""
+
+
 class BudgetReachedError(Exception):
     """The run has used what it was allowed to; no further call is made."""

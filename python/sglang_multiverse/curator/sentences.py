@@ -19,17 +19,21 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, cast
 
+from .errors import CuratorError
+
 LANGUAGE = "en"
 # Most of an opened formula: beyond it the opening sign is taken for text, not for a formula.
 _MOST = 4000
+# A formula has no empty line in it, as in LaTeX; where one opens and never closes it ends nothing.
+_ANY = rf"(?:(?!\n[ \t]*\n).){{1,{_MOST}}}?"
 _PROTECTED = re.compile(
     "|".join(
         (
             r"```.*?```|~~~.*?~~~",
-            rf"\\begin\{{(?P<env>[^}}\n]+)\}}.{{0,{_MOST}}}?\\end\{{(?P=env)\}}",
-            rf"\$\$.{{1,{_MOST}}}?\$\$",
-            rf"\\\[.{{1,{_MOST}}}?\\\]",
-            rf"\\\(.{{1,{_MOST}}}?\\\)",
+            rf"\\begin\{{(?P<env>[^}}\n]+)\}}{_ANY}\\end\{{(?P=env)\}}",
+            rf"\$\${_ANY}\$\$",
+            rf"\\\[{_ANY}\\\]",
+            rf"\\\({_ANY}\\\)",
             r"(?<![\\$\w])\$(?![\s$])[^$\n]*?(?<![\s\\])\$(?![\w$])",
             r"(?<!`)`[^`\n]+`(?!`)",
             r"\[asy\].*?\[/asy\]",
@@ -48,11 +52,13 @@ _LINE = re.compile(r"\n(?=[^\n])")
 _MARKER_ONLY = re.compile(r"\s*(?:[-*+•]|#{1,6}|\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5})[.)]|\*\*)\s*")
 
 
-class MissingSplitterError(ImportError):
-    """sentencex is not installed."""
+def require() -> None:
+    """Fail before a run rather than in it.
 
-    def __init__(self) -> None:
-        super().__init__("the curator splits sentences with sentencex: pip install '.[curator]'")
+    Raises:
+        CuratorError: sentencex is not installed.
+    """
+    _splitter()
 
 
 def protected(text: str) -> list[tuple[int, int]]:
@@ -81,7 +87,7 @@ def split(text: str) -> list[str]:
     start = 0
     for cut in (*sorted({*sentence_cuts, *line_cuts} - {0, len(text)}), len(text)):
         piece = text[start:cut]
-        if _MARKER_ONLY.fullmatch(piece) and cut < len(text):
+        if _MARKER_ONLY.fullmatch(piece) and "\n\n" not in piece and cut < len(text):
             continue  # it goes on with what it marks
         if pieces and not piece.strip():
             pieces[-1] += piece
@@ -103,7 +109,7 @@ def _splitter() -> Callable[[str, str], Iterable[dict[str, Any]]]:
     try:
         from sentencex import get_sentence_boundaries
     except ModuleNotFoundError as error:
-        raise MissingSplitterError from error
+        raise CuratorError("sentencex is not installed: pip install '.[curator]'") from error
     return cast(Callable[[str, str], Iterable[dict[str, Any]]], get_sentence_boundaries)
 
 

@@ -122,6 +122,8 @@ def grow(
 
     def step_body(step: Step) -> list[Text | Block]:
         lead: list[Text | Block] = [places[step.id]] if step.id in places else []
+        if not step.children:
+            return lead
         inner = [weight(child) for child in step.children]
         return lead + bodies(arrange(inner, graph.inner[step.id]), step.children)
 

@@ -1,0 +1,133 @@
+"""Rows of a source as examples. A source is checked as a whole before the first call."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .config import RunConfig, column_map
+from .draft import Example
+from .errors import CuratorError
+from .request import digest
+
+HUB = "hf:"
+INPUT = "input.jsonl"
+"""Where what came from standard input is kept, in the output directory."""
+
+
+class Source:
+    """The examples of a JSONL file, of standard input (`-`) or of a data set (`hf:NAME`).
+
+    It can be read again and again. `len` is known after `check`.
+    """
+
+    def __init__(self, where: str, config: RunConfig, out: Path) -> None:
+        self._where, self._limit = where, config.limit
+        self._split = config.split
+        self._columns = column_map(config)
+        self._optional = {"answer", "reference", "id"} - {
+            pair.partition("=")[0] for pair in config.columns
+        }
+        if config.preset != "plain":
+            self._optional -= set(self._columns)
+        self._path = out / INPUT if where == "-" else Path(where)
+        self._out = out
+        self._count = 0
+        self._data: Any = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def check(self) -> None:
+        """Read everything once.
+
+        Raises:
+            CuratorError: a row cannot be read; the message names it.
+        """
+        if self._where == "-":
+            self._out.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(sys.stdin.read(), encoding="utf-8")
+        elif self._where.startswith(HUB):
+            self._data = _load(self._where.removeprefix(HUB), self._split)
+        seen: dict[str, int] = {}
+        for number, example in enumerate(self, 1):
+            if example.id in seen:
+                raise CuratorError(
+                    f"source: rows {seen[example.id]} and {number} have the same id {example.id!r}"
+                )
+            seen[example.id] = number
+        self._count = len(seen)
+        if not seen:
+            raise CuratorError(f"source: {self._where} holds no rows")
+
+    def __iter__(self) -> Iterator[Example]:
+        for number, (where, row) in enumerate(self._rows(), 1):
+            if self._limit and number > self._limit:
+                return
+            yield self._example(row, where)
+
+    def _rows(self) -> Iterator[tuple[str, Any]]:
+        if self._data is not None:
+            for number, row in enumerate(self._data, 1):
+                yield f"{self._where} row {number}", row
+            return
+        try:
+            with self._path.open(encoding="utf-8", newline="\n") as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield f"{self._where}:{number}", _parse(line, f"{self._where}:{number}")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise CuratorError(f"source: cannot read {self._where}: {reason}") from error
+
+    def _example(self, row: Any, where: str) -> Example:
+        if not isinstance(row, Mapping):
+            raise CuratorError(f"source: {where} is no object with columns")
+        texts = {}
+        for name, column in self._columns.items():
+            if column not in row and name in self._optional:
+                continue
+            if column not in row:
+                raise CuratorError(
+                    f"columns: {where} has no column {column!r} for {name}; "
+                    f"there are: {', '.join(map(str, row))}"
+                )
+            value = row[column]
+            if value is None and name not in ("question", "thinking"):
+                continue
+            if name == "id" and isinstance(value, int):
+                value = str(value)
+            if not isinstance(value, str):
+                raise CuratorError(f"columns: {where}: {column!r} is no text but {value!r:.60}")
+            texts[name] = value
+        for name in ("question", "thinking"):
+            if not texts[name].strip():
+                raise CuratorError(f"columns: {where}: {self._columns[name]!r} is empty")
+        if not texts.get("id"):
+            texts["id"] = digest([texts["question"], texts["thinking"]])[:12]
+        return Example(**texts)
+
+
+def _parse(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise CuratorError(f"source: {where} is no JSON: {error}") from error
+
+
+def _load(name: str, split: str) -> Iterable[Any]:
+    """A data set of the hub, or of a local directory, by the library's own loader."""
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise CuratorError("source: hf: needs datasets: pip install '.[curator]'") from error
+    try:
+        return datasets.load_dataset(name, split=split)
+    except Exception as error:  # the loader raises errors of many libraries
+        line = " ".join(str(error).split())[:300]
+        raise CuratorError(
+            f"source: {HUB}{name} split {split!r} cannot be loaded: {line}"
+        ) from error
