@@ -49,7 +49,10 @@ _LETTER_ENDS = re.compile(
 _SIGN = re.compile(r"[^\w\s.!?…。！？।,;:-]")
 _MATHS = re.compile(r"\\begin|\$|\\\[|\\\(")
 _LINE = re.compile(r"\n(?=[^\n])")
-_MARKER_ONLY = re.compile(r"\s*(?:[-*+•]|#{1,6}|\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5})[.)]|\*\*)\s*")
+# A piece that ends in a list's marker, which belongs to what follows.
+_ENDS_IN_MARKER = re.compile(
+    r"(?:^|:\s+)\s*(?:[-*+•]|#{1,6}|\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5})[.)]|\*\*)\s*$"
+)
 
 
 def require() -> None:
@@ -87,7 +90,8 @@ def split(text: str) -> list[str]:
     start = 0
     for cut in (*sorted({*sentence_cuts, *line_cuts} - {0, len(text)}), len(text)):
         piece = text[start:cut]
-        if _MARKER_ONLY.fullmatch(piece) and "\n\n" not in piece and cut < len(text):
+        marker = _ENDS_IN_MARKER.search(piece, max(0, len(piece) - 16))
+        if marker and "\n\n" not in marker[0] and cut < len(text):
             continue  # it goes on with what it marks
         if pieces and not piece.strip():
             pieces[-1] += piece
