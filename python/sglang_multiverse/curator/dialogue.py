@@ -21,6 +21,8 @@ Asking = Callable[[Request, int], Awaitable[Reply]]
 
 MOST_SAID_BACK = 6000
 """Characters of a bad answer that the model sees again."""
+MOST_TRIED = 50
+"""Opening braces at which an answer is looked for, so that a text of braces takes no time."""
 
 
 async def converse(
@@ -83,8 +85,9 @@ def read_answer(text: str, schema: type[Answer]) -> Answer:
     decoder = json.JSONDecoder()
     first: ValidationError | None = None
     broken = "the answer holds no JSON object"
-    at = text.find("{")
-    while at >= 0:
+    at, tries = text.find("{"), 0
+    while at >= 0 and tries < MOST_TRIED:
+        tries += 1
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:

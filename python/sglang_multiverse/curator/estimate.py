@@ -13,15 +13,16 @@ from .errors import NotAskedError
 from .prompts import prompt
 from .request import Reply, Request, estimate
 
-# Tokens of an answer: so many at least, and so many for each token of the reasoning. The good
-# answers to 26 real chains of 1,600 to 11,000 tokens, five of which `benchmark/curator.py`
-# prints, are at most this.
+# Tokens of an answer: so many at least, and so many for each token of the reasoning. Outline,
+# refill and plan are means of good answers to 26 real chains of 2,200 to 11,900 tokens, as
+# `benchmark/curator.py --tokens` prints them; graph is half of what a graph with every edge takes,
+# and rewrite is a guess: a tenth of the text said anew.
 ANSWERS = {
-    "outline": (60, 0.04),
-    "graph": (60, 0.08),
-    "refill": (60, 0.05),
-    "plan": (60, 0.10),
-    "rewrite": (40, 0.15),
+    "outline": (40, 0.06),
+    "graph": (40, 0.10),
+    "refill": (40, 0.025),
+    "plan": (40, 0.08),
+    "rewrite": (40, 0.10),
 }
 
 

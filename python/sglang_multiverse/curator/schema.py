@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -87,8 +88,12 @@ class Rewrite(Answer):
     conclusions: list[GroupConclusion]
 
 
+@cache
 def json_schema(answer: type[Answer]) -> dict[str, Any]:
-    """The JSON schema of `answer` without titles and descriptions, which cost tokens."""
+    """The JSON schema of `answer` without titles and descriptions, which cost tokens.
+
+    It is made once; do not change it.
+    """
     return _bare(answer.model_json_schema())
 
 
