@@ -95,9 +95,10 @@ def run(where: str, out: Path, config: RunConfig) -> int:
     with Store(out) as store:
         outcome, model = asyncio.run(_curate(source, store, config, counter, console))
         for name, why in list(outcome.unfinished.items())[:5]:
-            console.print(f"{name} is not finished: {why}", markup=False, highlight=False)
+            console.print(f"{name} is not finished: {why}", markup=False, soft_wrap=True)
         if outcome.stopped:
-            console.print(f"stopped: {outcome.stopped}; the same command goes on from here")
+            said = f"stopped: {outcome.stopped}; the same command goes on from here"
+            console.print(said, markup=False, soft_wrap=True)
         if config.only not in (0, 5):
             console.print(f"stage {config.only} was asked anew; run without --only to go on")
             return 0
@@ -139,7 +140,8 @@ def _dry_run(source: Source, out: Path, config: RunConfig, counter: Counter) -> 
     console.print(
         f"{len(source):,} examples, about {counted.tokens:,} tokens if every one goes through all "
         "stages and no answer is sent back"
-        + (f"; cost {counted.cost:,.2f}" if counted.cost else "")
+        + (f"; cost {counted.cost:,.2f}" if counted.cost else ""),
+        soft_wrap=True,
     )
     return 0
 

@@ -92,7 +92,7 @@ def report(store: Store, console: Console) -> int:
     console.print(table)
     console.print(spent)
     for name, why in failures[:20]:
-        console.print(Text(f"{name}: {why}"))
+        console.print(f"{name}: {why}", markup=False, soft_wrap=True)
     if len(failures) > 20:
         console.print(f"and {len(failures) - 20} more, all of them in failures.jsonl")
     return len(failures)
