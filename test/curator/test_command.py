@@ -173,7 +173,7 @@ def test_a_dry_run_counts_and_makes_nothing(source, tmp_path, capsys):
         assert run(source, tmp_path / "out", server.url, "--max-tokens", "6000") == 1
         left = 22 - hostile.calls.total()
         capsys.readouterr()
-        assert run(source, tmp_path / "out", server.url, "--dry-run", "--model", "known") == 0
+        assert run(source, tmp_path / "out", server.url, "--dry-run") == 0
         total = next(line for line in capsys.readouterr().out.splitlines() if "all " in line)
         assert left <= int(total.split()[1]) <= left + 3
 
@@ -253,6 +253,50 @@ def test_examples_that_are_hardly_parallel_are_sequential(source, tmp_path):
         assert one.chain in row["messages"][1]["content"]
 
 
+def test_what_cannot_become_parallel_enough_costs_three_calls(source, tmp_path):
+    hostile = Hostile(KNOWN)
+    with hostile.server() as server:
+        assert run(source, tmp_path / "out", server.url, "--min-parallelism", "3") == 0
+    assert {stage for _, stage in hostile.calls} == {"outline", "graph", "refill"}
+
+
+def test_outlines_and_conclusions_count_against_parallelism(source, tmp_path):
+    """A tree that would do, whose finished text does not, is written as a sequential example."""
+    hostile = Hostile(KNOWN)
+    with hostile.server() as server:
+        assert run(source, tmp_path / "out", server.url, "--min-parallelism", "1") == 0
+        most = max(rows(tmp_path / "out"), key=lambda row: row["degree_of_parallelism"])
+        least = str(most["degree_of_parallelism"] + 0.001)
+        assert run(source, tmp_path / "out", server.url, "--min-parallelism", least) == 0
+    assert {row["kind"] for row in rows(tmp_path / "out")} == {"sequential"}
+    assert any(stage == "rewrite" for _, stage in hostile.calls)
+
+
+def test_remarks_are_said_once_and_a_better_answer_is_taken(source, tmp_path):
+    from .hostile import changed
+
+    hostile = Hostile(KNOWN, changed(lambda answer: answer["sentences"].clear()), ("rewrite",))
+    with hostile.server() as server:
+        assert run(source, tmp_path / "out", server.url) == 0
+    assert not any(row["remarks"] for row in rows(tmp_path / "out"))
+    told = [r["messages"][-1]["content"] for r in hostile.requests if len(r["messages"]) > 2]
+    assert len(told) >= 3 and all("begins with" in text for text in told)
+
+
+def test_an_endpoint_that_fails_again_and_again_ends_the_run(tmp_path, capsys):
+    from .hostile import status
+    from .test_resume import many
+
+    known = many(60)
+    write_source(known, tmp_path / "source.jsonl")
+    hostile = Hostile(known, status(500), times=10**6)
+    with hostile.server() as server:
+        flags = ["--retries", "0", "--concurrency", "2"]
+        assert run(tmp_path / "source.jsonl", tmp_path / "out", server.url, *flags) == 1
+    assert "stopped: the endpoint fails again and again" in capsys.readouterr().err
+    assert hostile.calls.total() <= 12
+
+
 def test_strict_takes_no_remarks(source, tmp_path):
     # Without new words for its sentences, a path begins with "First" or the like.
     import dataclasses
@@ -294,6 +338,8 @@ def test_show_and_report(source, tmp_path, capsys):
     assert main(["show", "example-2", "--out", out]) == 0
     said = capsys.readouterr().out
     assert "example-2: nested, degree of parallelism" in said and "block G2" in said
+    assert main(["show", "--out", out]) == 0
+    assert "example-1: flat" in capsys.readouterr().out
     assert main(["report", "--out", out]) == 0
     said = capsys.readouterr().out
     assert "nested" in said and "rewrite" in said
@@ -301,8 +347,10 @@ def test_show_and_report(source, tmp_path, capsys):
     assert "there are: example-1, example-2" in capsys.readouterr().err
 
 
-def test_the_demo_runs(capsys):
-    assert main(["demo"]) == 0
+def test_the_demo_runs(tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    chains = (tmp_path / "chains.jsonl").read_text().splitlines()
+    assert len(rows(tmp_path / "curated")) == len(chains)
     said = capsys.readouterr().out
     assert "stand-in" in said and "example-1: flat" in said
 

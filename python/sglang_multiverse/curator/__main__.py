@@ -43,11 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, required=True, help="directory of records and results")
     add_flags(run)
     one = commands.add_parser("show", help="print source, graph, tree and text of an example")
-    one.add_argument("id")
+    one.add_argument("id", nargs="?", help="as in train.jsonl (default: the first)")
     whole = commands.add_parser("report", help="print what became of a run")
     for command in (one, whole):
         command.add_argument("--out", type=Path, required=True, help="directory of the run")
-    commands.add_parser("demo", help="curate bundled examples, asking a small local stand-in")
+    shown = commands.add_parser("demo", help="curate bundled chains, asking a local stand-in")
+    shown.add_argument("--out", type=Path, help="directory to keep chains and results in")
     return parser
 
 
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case _:
                 from .demo import demo
 
-                return demo()
+                return demo(args.out)
     except CuratorError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -129,13 +130,25 @@ async def _curate(
         await endpoint.close()
 
 
+async def _count(
+    source: Source, store: Store, config: RunConfig, counter: Counter, counted: Estimate
+) -> None:
+    """Run against nobody; records are found again under the model's name, which is asked for."""
+    endpoint = Endpoint(config, os.environ.get(config.api_key_env) or "none")
+    try:
+        model = config.model or await endpoint.first_model()
+    except CuratorError:
+        model = ""  # nothing can have been recorded under it
+    finally:
+        await endpoint.close()
+    await Curator(config, counted, store, counter, Unwatched(), model).run(source)
+
+
 def _dry_run(source: Source, out: Path, config: RunConfig, counter: Counter) -> int:
     console = Console()
     counted = Estimate(config)
-    # Records are found again only under the model's name, which an endpoint may have to say.
     with Store(out, in_memory=True) as store:
-        curator = Curator(config, counted, store, counter, Unwatched(), config.model)
-        asyncio.run(curator.run(source))
+        asyncio.run(_count(source, store, config, counter, counted))
     console.print(counted.table())
     console.print(
         f"{len(source):,} examples, about {counted.tokens:,} tokens if every one goes through all "
@@ -146,11 +159,11 @@ def _dry_run(source: Source, out: Path, config: RunConfig, counter: Counter) -> 
     return 0
 
 
-def _show(out: Path, name: str) -> int:
+def _show(out: Path, name: str | None) -> int:
     with Store(out, read_only=True) as store:
-        stored = store.by_id(name)
+        stored = store.by_id(name) if name else next((s for _, s in store.listed() if s), None)
         if stored is None:
-            some = ", ".join(store.ids()[:5])
+            some = ", ".join(store.ids(5))
             raise CuratorError(
                 f"id: {name!r} is no finished example of {out}; there are: {some}, …"
             )

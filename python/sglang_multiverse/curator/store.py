@@ -157,8 +157,10 @@ class Store:
         row = self._db.execute("SELECT key FROM run WHERE id = ?", (id,)).fetchone()
         return self.example(row[0]) if row else None
 
-    def ids(self) -> list[str]:
-        return [row[0] for row in self._db.execute("SELECT id FROM run ORDER BY position")]
+    def ids(self, most: int) -> list[str]:
+        """The first examples of this run."""
+        rows = self._db.execute("SELECT id FROM run ORDER BY position LIMIT ?", (most,))
+        return [row[0] for row in rows]
 
     def spent(self) -> list[tuple[str, int, int, int, float]]:
         """Per stage: calls, prompt tokens, answer tokens and cost of all calls kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterable
@@ -48,14 +49,18 @@ def write_source(known: Iterable[Known], path: Path) -> None:
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def demo() -> int:
-    """Curate the bundled examples in a temporary directory, and show the first."""
-    from ..__main__ import main
+def demo(out: Path | None = None) -> int:
+    """Curate the bundled chains, and show the first; they are kept if `out` is given."""
+    from ..__main__ import main  # which imports this room only when it is asked to
 
-    known = bundled()
-    with tempfile.TemporaryDirectory() as folder, serving(known) as server:
-        source, out = Path(folder) / "examples.jsonl", Path(folder) / "out"
+    with contextlib.ExitStack() as stack:
+        if out is None:
+            out = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        out.mkdir(parents=True, exist_ok=True)
+        known = bundled()
+        source, results = out / "chains.jsonl", str(out / "curated")
         write_source(known, source)
+        server = stack.enter_context(serving(known))
         print(f"{len(known)} chains; a stand-in with known answers listens at {server.url}\n")
-        code = main(["run", str(source), "--out", str(out), "--base-url", server.url, "--no-plots"])
-        return code or main(["show", "example-1", "--out", str(out)])
+        run = ["run", str(source), "--out", results, "--base-url", server.url, "--no-plots"]
+        return main(run) or main(["show", "--out", results])
