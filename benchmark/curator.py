@@ -5,7 +5,8 @@
 A stand-in in a process of its own answers every call after `--latency` seconds. With n
 examples of five calls and c at once, the ideal time is n / c, rounded up, times five
 latencies. Timed is the whole command, from the first reading of the source to the last
-written file, without the start of the interpreter.
+written file, without the start of the interpreter. Before, as many bare calls by the same client
+are timed, which says what the machine leaves of the ideal.
 
     python benchmark/curator.py --tokens ../shared/data/multiverse_traces.jsonl
 
@@ -34,6 +35,7 @@ from typing import Any
 from machine import describe
 
 from sglang_multiverse.curator.__main__ import main as curate
+from sglang_multiverse.curator.config import RunConfig, stage_settings
 from sglang_multiverse.curator.demo import (
     Known,
     Response,
@@ -45,10 +47,12 @@ from sglang_multiverse.curator.demo import (
     take_apart,
     write_source,
 )
-from sglang_multiverse.curator.request import estimate
+from sglang_multiverse.curator.endpoint import Endpoint
+from sglang_multiverse.curator.prompts import messages
+from sglang_multiverse.curator.request import Request, estimate
+from sglang_multiverse.curator.schema import json_schema
 from sglang_multiverse.curator.sentences import numbered, split
-
-STAGES = ("outline", "graph", "refill", "plan", "rewrite")
+from sglang_multiverse.curator.stages import STAGES
 
 
 def chains(count: int) -> list[Known]:
@@ -63,7 +67,7 @@ def chains(count: int) -> list[Known]:
 def serve(latency: float, ready: Connection) -> None:
     """The stand-in, until the other end closes."""
     answers = {
-        one.question.strip(): {stage: json.dumps(one.answers(stage)) for stage in STAGES}
+        one.question.strip(): {s.name: json.dumps(one.answers(s.name)) for s in STAGES}
         for one in bundled()
     }
 
@@ -100,6 +104,41 @@ def timed(args: argparse.Namespace, ours: Connection) -> None:
     ours.send((code, seconds, processor, peak))
 
 
+def bare(args: argparse.Namespace, ours: Connection) -> None:
+    """As many calls by the same client and nothing else; sends seconds and processor seconds."""
+    known = chains(1)[0]
+    stage = STAGES[0]
+    config = RunConfig(base_url=args.url, model="known", concurrency=args.concurrency)
+    said = messages(stage.name, known.question, split(known.chain), [])
+    settings = stage_settings(config)[stage.name]
+    request = Request(stage.name, settings, said, json_schema(stage.schema))
+
+    async def calls() -> None:
+        endpoint = Endpoint(config, "none")
+        left = iter(range(args.examples * len(STAGES)))
+
+        async def work() -> None:
+            for _ in left:
+                await endpoint.ask(request)
+
+        await asyncio.gather(*(work() for _ in range(args.concurrency)))
+        await endpoint.close()
+
+    began, used = time.perf_counter(), time.process_time()
+    asyncio.run(calls())
+    ours.send((time.perf_counter() - began, time.process_time() - used))
+
+
+def in_child(context: Any, work: Any, args: argparse.Namespace) -> Any:
+    """What `work` sends from a fresh process."""
+    result, child = context.Pipe()
+    process = context.Process(target=work, args=(args, child))
+    process.start()
+    found = result.recv()
+    process.join()
+    return found
+
+
 def throughput(args: argparse.Namespace) -> int:
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe()
@@ -108,15 +147,13 @@ def throughput(args: argparse.Namespace) -> int:
     args.url = theirs.recv()
     ideal = math.ceil(args.examples / args.concurrency) * len(STAGES) * args.latency
     print(json.dumps(describe()))
+    seconds, processor = in_child(context, bare, args)
+    print(f"bare calls: {seconds:.2f} s, {processor:.2f} s of processor")
     runs = []
     # The first run is short, to see what memory takes that does not depend on the number.
     for count in [max(args.examples // 10, 1)] + [args.examples] * args.repeats:
         given = argparse.Namespace(**{**vars(args), "examples": count})
-        result, child = context.Pipe()
-        run = context.Process(target=timed, args=(given, child))
-        run.start()
-        code, seconds, processor, peak = result.recv()
-        run.join()
+        code, seconds, processor, peak = in_child(context, timed, given)
         print(
             f"{count} examples: exit code {code}, {seconds:.2f} s, "
             f"{processor:.2f} s of processor, peak memory {peak:.0f} MiB"
@@ -130,29 +167,24 @@ def throughput(args: argparse.Namespace) -> int:
 
 
 def tokens(path: Path) -> None:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    per_stage: dict[str, list[float]] = {stage: [] for stage in STAGES}
-    lengths = []
-    for row in rows:
-        if not row["balanced"]:
-            continue
-        thinking = row["output"].partition("</Think>")[0].replace("<Think>", "")
-        known = Known(row["user"], take_apart(thinking))
-        shown = estimate(numbered(split(known.chain)))
-        lengths.append(shown)
-        for stage in STAGES:
-            answer = estimate(json.dumps(known.answers(stage), ensure_ascii=False))
-            per_stage[stage].append(answer)
+    """What good answers take, and what the dry run expects, for the chains of a file."""
+    known = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["balanced"]:
+            thinking = row["output"].partition("</Think>")[0].replace("<Think>", "")
+            known.append(Known(row["user"], take_apart(thinking)))
+    lengths = [estimate(numbered(split(one.chain))) for one in known]
     print(
-        f"{len(lengths)} chains, numbered: {min(lengths)} to {max(lengths)} tokens, "
+        f"{len(known)} chains, numbered: {min(lengths)} to {max(lengths)} tokens, "
         f"mean {statistics.mean(lengths):.0f}"
     )
-    for stage, found in per_stage.items():
-        shares = [n / length for n, length in zip(found, lengths, strict=True)]
-        print(
-            f"{stage:>8}: answers of {min(found):.0f} to {max(found):.0f} tokens, mean "
-            f"{statistics.mean(found):.0f}; at most {max(shares):.3f} of the chain"
-        )
+    for stage in STAGES:
+        found = [estimate(json.dumps(one.answers(stage.name), ensure_ascii=False)) for one in known]
+        print(f"{stage.name:>8}: good answers of {statistics.mean(found):.0f} tokens in the mean")
+    with tempfile.TemporaryDirectory() as folder:
+        write_source(known, source := Path(folder) / "source.jsonl")
+        curate(["run", str(source), "--out", folder, "--dry-run", "--model", "any", "--no-plots"])
 
 
 def main() -> int:
