@@ -77,6 +77,7 @@ def test_a_bad_setting_of_a_stage_is_one_line(stage, said, source, tmp_path, cap
         ('{"question": "a", "reasoning": "b"}\n', "", "there are: question, reasoning"),
         ('{"question": "a", "thinking": 3}\n', "", "'thinking' is no text but 3"),
         ('{"question": "a", "thinking": " "}\n', "", "'thinking' is empty"),
+        ('{"question": "a", "thinking": "\\ud800"}\n', "", "'thinking' is no text"),
         ('{"question": "a", "thinking": "b"}\n', "--columns answer=final", "has no column 'final'"),
         ('{"question": "a", "thinking": "b"}\n', "--preset s1k", "no column 'deepseek_thinking_tr"),
         ('{"question": "a", "thinking": "b"}\n' * 2, "", "rows 1 and 2 have the same id"),

@@ -179,6 +179,7 @@ BROKEN = {
     "prose only": saying(lambda good: "I would rather not."),
     "an array": saying(lambda good: f"[{good[:0]}]"),
     "deep": saying(lambda good: '{"a":' * 5000),
+    "half a character": saying(lambda good: good.replace(': "', ': "\\ud800 ', 1)),
     "cut by length": saying(lambda good: good[: len(good) // 2], finish="length"),
 }
 

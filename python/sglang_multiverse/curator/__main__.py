@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return demo(args.out)
     except CuratorError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (OSError, sqlite3.Error) as error:  # such as a full disk
+        print(f"error: out: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

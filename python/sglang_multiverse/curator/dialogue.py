@@ -64,7 +64,7 @@ async def converse(
         else:
             asked_before = usable is not None
             tagged = tuple(f"{stage.name}: {remark}" for remark in remarks)
-            usable = replace(found, remarks=(*draft.remarks, *tagged))
+            usable = replace(found, remarks=(*found.remarks, *tagged))
             if not remarks or asked_before:
                 return usable
             problems = remarks
@@ -95,9 +95,14 @@ def read_answer(text: str, schema: type[Answer]) -> Answer:
             end = at + 1
         else:
             try:
-                return schema.model_validate(value)
+                found = schema.model_validate(value)
+                found.model_dump_json().encode()
             except ValidationError as error:
                 first = first or error
+            except ValueError:  # half of a surrogate pair, which no file can hold
+                broken = "the answer holds characters that are none"
+            else:
+                return found
         at = text.find("{", end)
     if first is None:
         raise RejectedError([broken])

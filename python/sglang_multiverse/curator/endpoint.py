@@ -91,13 +91,17 @@ class Endpoint:
         pools = min(-(-config.concurrency // POOL), MOST_POOLS)
         trusted = ssl.create_default_context()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=4 * POOL)
+        # A proxy cannot reach this machine's own address.
+        local = httpx.URL(config.base_url).host in ("127.0.0.1", "localhost", "::1")
         self._clients = [
             AsyncOpenAI(
                 base_url=config.base_url,
                 api_key=api_key,
                 timeout=config.timeout,
                 max_retries=config.retries,
-                http_client=DefaultAsyncHttpxClient(verify=trusted, limits=limits),
+                http_client=DefaultAsyncHttpxClient(
+                    verify=trusted, limits=limits, trust_env=not local
+                ),
             )
             for _ in range(pools)
         ]
@@ -122,7 +126,8 @@ class Endpoint:
         try:
             listed = (await next(self._turn).with_options(max_retries=1).models.list()).data
         except openai.APIConnectionError as error:
-            raise CuratorError(f"base_url: {where} cannot be reached: {error}") from error
+            why = _line(error.__cause__ or error)
+            raise CuratorError(f"base_url: {where} cannot be reached: {why}") from error
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise CuratorError(f"api_key_env: {where} refuses the key: {_line(error)}") from error
         except (openai.OpenAIError, ValueError, AttributeError) as error:
@@ -222,6 +227,6 @@ def _about_format(error: openai.APIStatusError) -> bool:
     return any(word in said for word in ("response_format", "schema", "grammar", "guided"))
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """An error in one line of at most 300 characters."""
     return " ".join(str(error).split())[:300]

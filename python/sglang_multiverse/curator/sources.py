@@ -102,6 +102,10 @@ class Source:
                 value = str(value)
             if not isinstance(value, str):
                 raise CuratorError(f"columns: {where}: {column!r} is no text but {value!r:.60}")
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise CuratorError(f"columns: {where}: {column!r} is no text: {error}") from error
             texts[name] = value
         for name in ("question", "thinking"):
             if not texts[name].strip():

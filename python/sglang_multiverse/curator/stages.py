@@ -152,7 +152,8 @@ def _read_rewrite(draft: Draft, answer: Answer, rules: Rules) -> Draft:
     problems = wording_problems(question, sentences, draft.body, wording)
     problems += rewriting_problems(question, sentences, draft.body, changed, rules.max_edit)
     _hold(problems)
-    return replace(draft, rewritten=wording)
+    # What was remarked of the plan was remarked of words that may be others now.
+    return replace(draft, rewritten=wording, remarks=())
 
 
 def _numbers(block: Block) -> range:

@@ -36,8 +36,8 @@ def number_steps(outline: Outline) -> tuple[Step, ...]:
     steps = tuple(
         Step(
             f"S{i}",
-            main.title.strip(),
-            tuple(Step(f"S{i}.{j}", title.strip()) for j, title in enumerate(main.substeps, 1)),
+            _line(main.title),
+            tuple(Step(f"S{i}.{j}", _line(title)) for j, title in enumerate(main.substeps, 1)),
         )
         for i, main in enumerate(outline.steps, 1)
     )
@@ -45,6 +45,10 @@ def number_steps(outline: Outline) -> tuple[Step, ...]:
     if problems:
         raise RejectedError(problems)
     return steps
+
+
+def _line(title: str) -> str:
+    return " ".join(title.split())
 
 
 def walk_steps(steps: Sequence[Step]) -> Iterator[Step]:
