@@ -93,7 +93,7 @@ def run(where: str, out: Path, config: RunConfig) -> int:
     if config.plots:
         _require_plots()
     counter = make_counter(config.tokenizer)
-    source = Source(where, config, out)
+    source = Source(where, config)
     source.check()
     if config.dry_run:
         return _dry_run(source, out, config, counter)

@@ -177,7 +177,8 @@ class Curator:
 
     def _asker(self, example: Example, anew: bool) -> Callable[[Request, int], Any]:
         async def ask(request: Request, attempt: int) -> Reply:
-            if not anew and (kept := self._store.reply(request.key)) is not None:
+            key = request.key
+            if not anew and (kept := self._store.reply(key)) is not None:
                 return kept
             if self._config.only and not anew:
                 raise NotAskedError(
@@ -186,7 +187,7 @@ class Curator:
             reply = await self._endpoint.ask(request)
             self._watcher.called(request.name, reply)
             self._store.keep_reply(
-                request.key,
+                key,
                 reply,
                 example=example.id,
                 stage=request.name,

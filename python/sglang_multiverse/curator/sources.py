@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,6 @@ from .errors import CuratorError
 from .request import digest
 
 HUB = "hf:"
-INPUT = "input.jsonl"
-"""Where what came from standard input is kept, in the output directory."""
 
 
 class Source:
@@ -24,7 +24,7 @@ class Source:
     It can be read again and again. `len` is known after `check`.
     """
 
-    def __init__(self, where: str, config: RunConfig, out: Path) -> None:
+    def __init__(self, where: str, config: RunConfig) -> None:
         self._where, self._limit = where, config.limit
         self._split = config.split
         self._columns = column_map(config)
@@ -33,8 +33,9 @@ class Source:
         }
         if config.preset != "plain":
             self._optional -= set(self._columns)
-        self._path = out / INPUT if where == "-" else Path(where)
-        self._out = out
+        self._path = Path(where)
+        # What comes from standard input, to be read again; it goes with this object.
+        self._kept: Any = None
         self._count = 0
         self._data: Any = None
 
@@ -48,8 +49,15 @@ class Source:
             CuratorError: a row cannot be read; the message names it.
         """
         if self._where == "-":
-            self._out.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(sys.stdin.read(), encoding="utf-8")
+            self._kept = tempfile.NamedTemporaryFile(  # noqa: SIM115 - it outlives this call
+                "w", encoding="utf-8", suffix=".jsonl"
+            )
+            self._path = Path(self._kept.name)
+            try:
+                shutil.copyfileobj(sys.stdin, self._kept)
+            except UnicodeError as error:
+                raise CuratorError("source: cannot read -: it is not UTF-8") from error
+            self._kept.flush()
         elif self._where.startswith(HUB):
             self._data = _load(self._where.removeprefix(HUB), self._split)
         seen: dict[str, int] = {}
