@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import time
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from sglang_multiverse.curator.__main__ import main
-from sglang_multiverse.curator.demo import Response, bundled, completion, write_source
+from sglang_multiverse.curator.demo import Response, bundled, completion, stage_of, write_source
 
 from .hostile import Hostile, changed, disconnect, raw, saying, silent, status
+from .test_resume import many
 
 KNOWN = bundled()[:2]
 FILES = ("train", "held-out", "train-sequential", "held-out-sequential")
@@ -229,6 +231,47 @@ def test_what_goes_wrong_on_the_wire_is_tried_again(name, tmp_path, good):
     code, rows, failures = curate(tmp_path, hostile)
     assert code == 0 and not failures and rows == good
     assert {hostile.calls[one.question.strip(), "refill"] for one in KNOWN} == {2}
+
+
+class Chaos(Hostile):
+    """Now and then, at random, any of the faults."""
+
+    def __init__(self, known, acts, seed, share):
+        super().__init__(known, times=10**6)
+        self._acts, self._draw, self._share = acts, random.Random(seed), share
+
+    async def respond(self, request):
+        self._act = None
+        stage = stage_of(request)
+        if self._draw.random() < self._share:
+            self._act = self._draw.choice(
+                [act for where, act in self._acts if where in ("", stage)]
+            )
+        return await super().respond(request)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_faults_at_once_make_no_wrong_example(seed, tmp_path, capsys):
+    # Those of the wording that every chain has a sentence for.
+    unfit = ("lost number", "changed number", "too far", "sentence twice", "empty sentence")
+    acts = [(stage, act) for name, (stage, act, _) in WRONG.items() if name not in unfit]
+    acts += [("", act) for act in (*BROKEN.values(), *AROUND.values(), *WIRE.values())]
+    acts += [("", silent(60)), ("", raw(b"{")), ("", raw(b"<html>", "text/html"))]
+    known = many(15)
+    _, meant, _ = curate(tmp_path / "good", Hostile(known), known=known)
+    began = time.monotonic()
+    flags = ["--timeout", "0.5", "--concurrency", "8"]
+    chaos = Chaos(known, acts, seed, share=0.25)
+    code, rows, failures = curate(tmp_path / "bad", chaos, *flags, known=known)
+    assert code in (0, 1) and time.monotonic() - began < 60
+    for made, should in zip(rows, meant, strict=True):
+        by_id = {row["id"]: row for row in should}
+        assert all(row == by_id[row["id"]] for row in made)
+    done = {row["id"] for made in rows for row in made}
+    assert len(done) + len(failures) == len(known)
+    assert done.isdisjoint(failure["id"] for failure in failures)
+    assert len(done) > len(known) / 2
+    assert len(chaos.requests) > 1.1 * len(chaos.calls)  # there were faults
 
 
 def test_retry_after_is_waited_for(tmp_path, good):

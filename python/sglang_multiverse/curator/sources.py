@@ -137,9 +137,10 @@ def _load(name: str, split: str) -> Iterable[Any]:
     except ModuleNotFoundError as error:
         raise CuratorError("source: hf: needs datasets: pip install '.[curator]'") from error
     try:
-        return datasets.load_dataset(name, split=split)
+        found: Iterable[Any] = datasets.load_dataset(name, split=split)
     except Exception as error:  # the loader raises errors of many libraries
         line = " ".join(str(error).split())[:300]
         raise CuratorError(
             f"source: {HUB}{name} split {split!r} cannot be loaded: {line}"
         ) from error
+    return found
