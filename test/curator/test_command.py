@@ -43,6 +43,8 @@ def rows(out):
         ("--preset s2k", "preset: 's2k' is not one of plain, s1k"),
         ("--response-format xml", "response_format: 'xml' is not one of auto, json_schema, none"),
         ("--columns thought=x", "columns: 'thought=x' is not one of question=…"),
+        ("--extra-body [1]", "extra_body: '[1]', for outline, is no JSON object"),
+        ("--extra-body {", "extra_body: '{', for outline, is no JSON object"),
         ("--only 6", "only: 6 is out of range; allowed: from 0 to 5"),
         ("--max-cost 5", "max_cost: needs price_in or price_out"),
         ("--tokenizer /nowhere", "tokenizer: /nowhere cannot be read"),
@@ -240,7 +242,9 @@ def test_another_model_for_one_stage(source, tmp_path):
     hostile = Hostile(KNOWN)
     with hostile.server() as server:
         flags = ["--stage", "rewrite model=other temperature=0.6", "--stage", "plan top_p=0.9"]
-        assert run(source, tmp_path / "out", server.url, *flags) == 0
+        extra = ["--extra-body", '{"chat_template_kwargs": {"enable_thinking": false}}']
+        assert run(source, tmp_path / "out", server.url, *flags, *extra) == 0
+    assert all(r["chat_template_kwargs"] == {"enable_thinking": False} for r in hostile.requests)
     asked = {(r["model"], r["temperature"], r["top_p"]) for r in hostile.requests}
     assert asked == {("known", 0, 1), ("other", 0.6, 1), ("known", 0, 0.9)}
 
@@ -313,13 +317,17 @@ def test_strict_takes_no_remarks(source, tmp_path):
     assert json.loads(failures[0])["stage"] == "remarks"
 
 
-def test_failed_examples_are_tried_again_when_asked(source, tmp_path):
+def test_failed_examples_are_tried_again_when_asked(source, tmp_path, capsys):
     from .hostile import saying
 
     bad = Hostile(KNOWN, saying(lambda good: "no"), ("outline",), times=10**6)
     with bad.server() as server:
         assert run(source, tmp_path / "out", server.url, "--repairs", "0", "--rounds", "1") == 1
         calls = bad.calls.total()
+        capsys.readouterr()
+        assert main(["show", "example-1", "--out", str(tmp_path / "out")]) == 0
+        said = capsys.readouterr().out
+        assert "example-1 failed at stage outline: " in said and "outline" in said
         assert run(source, tmp_path / "out", server.url, "--repairs", "0", "--rounds", "1") == 1
         assert bad.calls.total() == calls
     good = Hostile(KNOWN)

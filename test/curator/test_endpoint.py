@@ -47,11 +47,12 @@ def test_the_prompt_shows_the_form_of_its_schema(stage):
 def test_the_body_is_what_sglang_takes():
     from sglang.srt.entrypoints.openai.protocol import ChatCompletionRequest
 
-    body = _body(request(STAGES[0]), True)
+    body = _body(request(STAGES[0]), True, "max_tokens")
     read = ChatCompletionRequest(**body)
     assert read.response_format.type == "json_schema"
     assert read.response_format.json_schema.schema_ == json_schema(Outline)
-    assert "response_format" not in _body(request(STAGES[0]), False)
+    assert read.max_tokens == 8192
+    assert "response_format" not in _body(request(STAGES[0]), False, "max_tokens")
 
 
 def test_the_address_depends_on_what_is_asked_and_not_on_prices():
@@ -60,7 +61,7 @@ def test_the_address_depends_on_what_is_asked_and_not_on_prices():
     one = request(STAGES[0])
     assert one.key == request(STAGES[0]).key
     assert one.key != request(STAGES[1]).key and one.key != request(STAGES[0], round=1).key
-    for name, value in (("model", "n"), ("temperature", 0.5), ("top_p", 0.5)):
+    for name, value in (("model", "n"), ("temperature", 0.5), ("top_p", 0.5), ("extra_body", "{}")):
         changed = dataclasses.replace(one.settings, **{name: value})
         assert dataclasses.replace(one, settings=changed).key != one.key
     free = dataclasses.replace(one.settings, price_in=3.0)

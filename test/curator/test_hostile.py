@@ -339,6 +339,18 @@ def test_guided_decoding_is_left_where_it_is_refused(tmp_path, good):
     assert "response_format" not in hostile.requests[-1]
 
 
+def test_an_endpoint_that_calls_the_limit_otherwise(tmp_path, good):
+    def refuse(request, answer):
+        if "max_tokens" in request:
+            return Response(400, b'{"error": {"message": "use max_completion_tokens instead"}}')
+        return completion(json.dumps(answer), request)
+
+    hostile = Hostile(KNOWN, refuse, times=10**6)
+    code, rows, failures = curate(tmp_path, hostile)
+    assert code == 0 and not failures and rows == good
+    assert hostile.requests[-1]["max_completion_tokens"] == 8192
+
+
 @pytest.mark.parametrize("code", [401, 403, 404])
 def test_a_wrong_key_or_model_ends_the_run_in_one_line(code, tmp_path, capsys):
     folder = tmp_path / "x"

@@ -171,7 +171,8 @@ def _show(out: Path, name: str | None) -> int:
             raise CuratorError(
                 f"id: {name!r} is no finished example of {out}; there are: {some}, …"
             )
-        Console().print(show.example(stored))
+        failed = stored.status == "failed"
+        Console().print(show.failure(stored, store) if failed else show.example(stored))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -52,6 +53,9 @@ class RunConfig:
     temperature: float = _setting(0.0, "of the sampling", least=0, most=2)
     top_p: float = _setting(1.0, "of the sampling", least=0, most=1)
     max_answer_tokens: int = _setting(8192, "most tokens of one answer", least=16)
+    extra_body: str = _setting(
+        "", "a JSON object of further fields of every request, such as chat_template_kwargs"
+    )
     price_in: float = _setting(0.0, "price of a million prompt tokens", least=0)
     price_out: float = _setting(0.0, "price of a million answer tokens", least=0)
     stage: tuple[str, ...] = _setting(
@@ -60,8 +64,8 @@ class RunConfig:
 
     repairs: int = _setting(3, "times that an answer is sent back to be mended", least=0, most=20)
     rounds: int = _setting(2, "times that an example is begun before it fails", least=1, most=20)
-    max_tokens: int = _setting(0, "tokens after which no call is made; 0: no limit", least=0)
-    max_cost: float = _setting(0.0, "cost after which no call is made; 0: no limit", least=0)
+    max_tokens: int = _setting(0, "tokens of a run after which no call is made; 0: none", least=0)
+    max_cost: float = _setting(0.0, "cost of a run after which no call is made; 0: none", least=0)
 
     preset: Literal["plain", "s1k"] = _setting("plain", "which columns the source has")
     columns: tuple[str, ...] = _setting(
@@ -109,6 +113,7 @@ class StageSettings:
     temperature: float
     top_p: float
     max_answer_tokens: int
+    extra_body: str
     price_in: float
     price_out: float
 
@@ -136,6 +141,15 @@ def stage_settings(config: RunConfig) -> dict[str, StageSettings]:
             changed = _convert(f"stage {stage} {name}", value, get_type_hints(RunConfig)[name])
             _check_range(f"stage {stage} {name}", changed, spec.metadata)
             found[stage] = dataclasses.replace(found[stage], **{name: changed})
+    for stage, settings in found.items():
+        try:
+            well = isinstance(json.loads(settings.extra_body or "{}"), dict)
+        except ValueError:
+            well = False
+        if not well:
+            raise CuratorError(
+                f"extra_body: {settings.extra_body!r}, for {stage}, is no JSON object"
+            )
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import ssl
 import time
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ class Endpoint:
             Pace(config.tokens_per_minute),
         )
         self._guided = config.response_format != "none"
+        self._limit = "max_tokens"
 
     async def close(self) -> None:
         for client in self._clients:
@@ -164,7 +166,7 @@ class Endpoint:
         return reply
 
     async def _create(self, request: Request) -> Any:
-        guided = self._guided
+        guided, limit = self._guided, self._limit
         try:
             # A reply that trickles in resets the client's time-out with every byte.
             tries = self._config.retries + 1
@@ -172,11 +174,14 @@ class Endpoint:
                 # As `chat.completions.create`, which walks through every message and the schema
                 # to look for files to send.
                 return await next(self._turn).post(
-                    "/chat/completions", body=_body(request, guided), cast_to=ChatCompletion
+                    "/chat/completions", body=_body(request, guided, limit), cast_to=ChatCompletion
                 )
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             if guided and self._config.response_format == "auto" and _about_format(error):
                 self._guided = False
+                return await self._create(request)
+            if limit == "max_tokens" and "max_completion_tokens" in str(error):
+                self._limit = "max_completion_tokens"  # what newer endpoints call it
                 return await self._create(request)
             raise StageFailedError(request.name, f"the endpoint refuses: {_line(error)}") from error
         except (
@@ -194,19 +199,19 @@ class Endpoint:
             raise EndpointTroubleError(f"the endpoint's body is no JSON: {error}") from error
 
 
-def _body(request: Request, guided: bool) -> dict[str, Any]:
+def _body(request: Request, guided: bool, limit: str) -> dict[str, Any]:
     settings = request.settings
     body: dict[str, Any] = {
         "model": settings.model,
         "messages": list(request.messages),
         "temperature": settings.temperature,
         "top_p": settings.top_p,
-        "max_tokens": settings.max_answer_tokens,
+        limit: settings.max_answer_tokens,
     }
     if guided:
         schema = {"name": request.name, "schema": request.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return body
+    return {**body, **json.loads(settings.extra_body or "{}")}
 
 
 def _read(answer: Any, request: Request) -> Reply:

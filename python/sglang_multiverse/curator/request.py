@@ -40,7 +40,7 @@ class Request:
         s = self.settings
         return digest(
             [
-                [s.model, s.temperature, s.top_p, s.max_answer_tokens],
+                [s.model, s.temperature, s.top_p, s.max_answer_tokens, s.extra_body],
                 self.name,
                 list(self.messages),
                 self.schema,

@@ -10,14 +10,24 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .config import STAGE_NAMES
 from .store import Store, Stored
+
+
+def failure(stored: Stored, store: Store) -> RenderableType:
+    """Why an example failed, and all that the model said about it."""
+    content = stored.content
+    table = Table("round", "stage", "attempt", "finish", "answer", show_lines=True)
+    calls = sorted(store.calls_of(stored.id), key=lambda c: (c[0], STAGE_NAMES.index(c[1]), c[2]))
+    for number, stage, attempt, finish, text in calls:
+        table.add_row(str(number), stage, str(attempt), finish, Text(text))
+    why = Text(f"{stored.id} failed at stage {content['stage']}: {content['reason']}")
+    return Group(why, table)
 
 
 def example(stored: Stored) -> RenderableType:
     """Steps with what they use, then source, tree and final text side by side."""
     content = stored.content
-    if stored.status == "failed":
-        return Text(f"{stored.id} failed at stage {content['stage']}: {content['reason']}")
     made = content["made"]
     sides = Table("source", "tree", "training text", show_lines=True, expand=True)
     for column in sides.columns:

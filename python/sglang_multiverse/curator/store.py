@@ -162,6 +162,14 @@ class Store:
         rows = self._db.execute("SELECT id FROM run ORDER BY position LIMIT ?", (most,))
         return [row[0] for row in rows]
 
+    def calls_of(self, id: str) -> list[tuple[int, str, int, str, str]]:
+        """Round, stage, attempt, finish and answer of every call kept for an example."""
+        return list(
+            self._db.execute(
+                "SELECT round, stage, attempt, finish, text FROM calls WHERE example = ?", (id,)
+            )
+        )
+
     def spent(self) -> list[tuple[str, int, int, int, float]]:
         """Per stage: calls, prompt tokens, answer tokens and cost of all calls kept."""
         return list(
