@@ -41,7 +41,7 @@ def facts(text: str) -> Facts:
         rest = rest.replace(formula, " ", 1)
     symbolic = [word.strip(_CLOSING + "()") for word in _SYMBOLIC.findall(rest)]
     return Facts(
-        Counter(number.rstrip(_CLOSING) for number in _NUMBER.findall(text)),
+        Counter(_NUMBER.findall(text)),
         Counter(_spaceless(formula) for formula in [*latex, *symbolic] if formula),
         Counter(_POSSESSIVE.sub("", n) for n in _NAME.findall(rest) if n not in _ORDINARY),
     )
@@ -65,8 +65,7 @@ def dropped(source: str, rewritten: str) -> list[str]:
 
 def invented(text: str, known: str) -> list[str]:
     """Numbers of `text` that are nowhere in `known`."""
-    there = facts(known).numbers
-    return sorted(number for number in facts(text).numbers if number not in there)
+    return sorted(set(_NUMBER.findall(_MARKER.sub(" ", text))) - set(_NUMBER.findall(known)))
 
 
 def distance(source: str, rewritten: str) -> float:
