@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -84,6 +85,11 @@ def disconnect(after: int) -> Act:
 
 def raw(body: bytes, kind: str = "application/json") -> Act:
     return lambda request, answer: Response(body=body, headers={"content-type": kind})
+
+
+def trickling(request: Request, answer: Answer) -> Response:
+    """The good answer, byte by byte, for minutes."""
+    return dataclasses.replace(completion(json.dumps(answer), request), drip=0.2)
 
 
 def silent(seconds: float) -> Act:

@@ -82,12 +82,17 @@ def test_a_bad_setting_of_a_stage_is_one_line(stage, said, source, tmp_path, cap
         ('{"question": "a", "thinking": "\\ud800"}\n', "", "'thinking' is no text"),
         ('{"question": "a", "thinking": "b"}\n', "--columns answer=final", "has no column 'final'"),
         ('{"question": "a", "thinking": "b"}\n', "--preset s1k", "no column 'deepseek_thinking_tr"),
-        ('{"question": "a", "thinking": "b"}\n' * 2, "", "rows 1 and 2 have the same id"),
+        (
+            '{"question": "a", "thinking": "b", "id": 7}\n'
+            '{"question": "c", "thinking": "d", "id": 7}\n',
+            "",
+            "source.jsonl:3: another row has the id '7' too",
+        ),
         ("\n", "", "holds no rows"),
     ],
 )  # fmt: skip
 def test_a_bad_row_is_one_line_and_costs_nothing(text, flags, said, tmp_path, capsys):
-    good = '{"question": "q", "thinking": "t"}\n' if "rows" not in said else ""
+    good = '{"question": "q", "thinking": "t"}\n'
     (tmp_path / "source.jsonl").write_text(good + text if "holds" not in said else text)
     said = said.replace("source.jsonl:1", "source.jsonl:2")
     hostile = Hostile(KNOWN)
@@ -96,6 +101,16 @@ def test_a_bad_row_is_one_line_and_costs_nothing(text, flags, said, tmp_path, ca
     printed = capsys.readouterr().err
     assert said in printed and printed.startswith("error: ") and printed.count("\n") == 1
     assert not hostile.requests and not (tmp_path / "out").exists()
+
+
+def test_rows_that_repeat_earlier_ones_are_left_out(source, tmp_path, capsys):
+    lines = source.read_text()
+    source.write_text(lines * 3)
+    hostile = Hostile(KNOWN)
+    with hostile.server() as server:
+        assert run(source, tmp_path / "out", server.url) == 0
+    assert "10 rows repeat earlier ones and are left out" in capsys.readouterr().err
+    assert len(rows(tmp_path / "out")) == len(KNOWN) and set(hostile.calls.values()) == {1}
 
 
 def test_what_is_not_there_is_one_line(source, tmp_path, capsys):

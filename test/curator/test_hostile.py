@@ -13,7 +13,7 @@ import pytest
 from sglang_multiverse.curator.__main__ import main
 from sglang_multiverse.curator.demo import Response, bundled, completion, stage_of, write_source
 
-from .hostile import Hostile, changed, disconnect, raw, saying, silent, status
+from .hostile import Hostile, changed, disconnect, raw, saying, silent, status, trickling
 from .test_resume import many
 
 KNOWN = bundled()[:2]
@@ -287,6 +287,15 @@ def test_silence_is_not_waited_out(tmp_path, good):
     began = time.monotonic()
     code, rows, failures = curate(tmp_path, hostile, "--timeout", "0.3")
     assert code == 0 and not failures and rows == good
+    assert time.monotonic() - began < 20
+
+
+def test_an_answer_that_trickles_in_is_not_waited_for(tmp_path, capsys):
+    began = time.monotonic()
+    flags = ["--timeout", "0.5", "--retries", "0"]
+    code, rows, failures = curate(tmp_path, Hostile(KNOWN, trickling), *flags)
+    assert code == 1 and not any(rows) and len(failures) == len(KNOWN)
+    assert "is not finished: TimeoutError" in capsys.readouterr().err
     assert time.monotonic() - began < 20
 
 

@@ -95,6 +95,8 @@ def run(where: str, out: Path, config: RunConfig) -> int:
     counter = make_counter(config.tokenizer)
     source = Source(where, config)
     source.check()
+    if source.repeated:
+        console.print(f"{source.repeated} rows repeat earlier ones and are left out")
     if config.dry_run:
         return _dry_run(source, out, config, counter)
     with Store(out) as store:

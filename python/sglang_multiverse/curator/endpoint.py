@@ -168,9 +168,10 @@ class Endpoint:
     async def _create(self, request: Request) -> Any:
         guided, limit = self._guided, self._limit
         try:
-            # A reply that trickles in resets the client's time-out with every byte.
-            tries = self._config.retries + 1
-            async with asyncio.timeout(tries * (2 * self._config.timeout + 60)):
+            # A reply that trickles in resets the client's time-out with every byte. Between tries
+            # the client waits for at most a minute.
+            retries = self._config.retries
+            async with asyncio.timeout(2 * self._config.timeout * (retries + 1) + 60 * retries):
                 # As `chat.completions.create`, which walks through every message and the schema
                 # to look for files to send.
                 return await next(self._turn).post(

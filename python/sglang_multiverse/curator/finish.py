@@ -17,7 +17,7 @@ from sglang_multiverse.training.data.conversation import Kind
 from sglang_multiverse.training.data.pieces import pieces
 
 from .draft import Draft, Example
-from .errors import CuratorError
+from .errors import CuratorError, RejectedError
 from .render import Wording, branches_of, check_structure, render, skeleton
 from .tree import Block, Body, Text, source_text
 
@@ -79,10 +79,10 @@ def finished(draft: Draft, counter: Counter, least: float) -> dict[str, Any]:
     """The content of a finished example: parallel, or sequential where that is not worth it.
 
     Raises:
-        RejectedError: the rendered text is not what the tree says.
+        RejectedError: the tree is not lossless, or the rendered text not what the tree says.
     """
     if source_text(draft.body, draft.sentences) != draft.example.thinking:
-        raise AssertionError(f"{draft.example.id}: the tree has lost words")  # never, by design
+        raise RejectedError(["the tree has lost words of the source"])  # never, by design
     if draft.rewritten is None:
         raise ValueError("a draft without its last stage")
     turn = parallel_turn(draft, draft.rewritten)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -22,6 +23,9 @@ class Source:
     """The examples of a JSONL file, of standard input (`-`) or of a data set (`hf:NAME`).
 
     It can be read again and again. `len` is known after `check`.
+
+    Attributes:
+        repeated: rows left out by the last reading, because they repeat an earlier one.
     """
 
     def __init__(self, where: str, config: RunConfig) -> None:
@@ -38,6 +42,7 @@ class Source:
         self._kept: Any = None
         self._count = 0
         self._data: Any = None
+        self.repeated = 0
 
     def __len__(self) -> int:
         return self._count
@@ -60,22 +65,26 @@ class Source:
             self._kept.flush()
         elif self._where.startswith(HUB):
             self._data = _load(self._where.removeprefix(HUB), self._split)
-        seen: dict[str, int] = {}
-        for number, example in enumerate(self, 1):
-            if example.id in seen:
-                raise CuratorError(
-                    f"source: rows {seen[example.id]} and {number} have the same id {example.id!r}"
-                )
-            seen[example.id] = number
-        self._count = len(seen)
-        if not seen:
+        self._count = sum(1 for _ in self)
+        if not self._count:
             raise CuratorError(f"source: {self._where} holds no rows")
 
     def __iter__(self) -> Iterator[Example]:
+        """The examples, each once; rows that repeat an earlier one are left out."""
+        seen: dict[str, str] = {}
+        self.repeated = 0
         for number, (where, row) in enumerate(self._rows(), 1):
             if self._limit and number > self._limit:
                 return
-            yield self._example(row, where)
+            example = self._example(row, where)
+            content = digest(dataclasses.astuple(example))
+            if example.id not in seen:
+                seen[example.id] = content
+                yield example
+            elif seen[example.id] == content:
+                self.repeated += 1
+            else:
+                raise CuratorError(f"source: {where}: another row has the id {example.id!r} too")
 
     def _rows(self) -> Iterator[tuple[str, Any]]:
         if self._data is not None:

@@ -30,12 +30,14 @@ class Response:
 
     Attributes:
         cut: bytes of it that are sent before the connection closes; `None` for all, and open.
+        drip: seconds between any two bytes.
     """
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: int | None = None
+    drip: float = 0.0
 
 
 Respond = Callable[[dict[str, Any]], Awaitable[Response]]
@@ -125,8 +127,11 @@ class Server:
                 body = await reader.readexactly(int(fields.get("content-length", 0)))
                 answer = await self._answer(first, body)
                 data = _bytes(answer)
-                writer.write(data[: answer.cut])
-                await writer.drain()
+                pieces = [data[i : i + 1] for i in range(len(data))] if answer.drip else [data]
+                for piece in pieces:
+                    writer.write(piece[: answer.cut])
+                    await writer.drain()
+                    await asyncio.sleep(answer.drip)
                 if answer.cut is not None:
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
