@@ -132,3 +132,34 @@ def test_killed_three_times(tmp_path):
 @pytest.mark.slow
 def test_killed_twenty_times(tmp_path):
     check(tmp_path, chains=60, kills=20, seed=2)
+
+
+def test_killed_while_it_writes(tmp_path):
+    """With nothing left to ask, a run only writes: a file is there as a whole or not at all."""
+    known = many(40)
+    write_source(known, tmp_path / "source.jsonl")
+    out = tmp_path / "out"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sglang_multiverse.curator.__main__"])
+    draw = random.Random(3)
+    with Hostile(known).server() as server:
+        arguments = command(tmp_path / "source.jsonl", out, server.url)
+        assert main(arguments) == 0
+        whole = {name: (out / name).read_bytes() for name in WRITTEN}
+        for name in WRITTEN:
+            (out / name).unlink()
+        for _ in range(8):
+            child = context.Process(target=run_in_child, args=(arguments,))
+            child.start()
+            limit = time.monotonic() + 30
+            while not list(out.glob(".*.new")) and child.is_alive() and time.monotonic() < limit:
+                time.sleep(0.0005)
+            time.sleep(draw.uniform(0, 0.02))
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+            for name in WRITTEN:
+                if (out / name).exists():
+                    assert (out / name).read_bytes() == whole[name]
+                    (out / name).unlink()
+        assert main(arguments) == 0
+    assert {name: (out / name).read_bytes() for name in WRITTEN} == whole
