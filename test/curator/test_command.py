@@ -10,7 +10,7 @@ import pytest
 
 from sglang_multiverse.curator import __main__ as command
 from sglang_multiverse.curator.__main__ import main
-from sglang_multiverse.curator.demo import bundled, serving, write_source
+from sglang_multiverse.curator.demo import bundled, completion, serving, write_source
 
 from .hostile import Hostile
 
@@ -301,6 +301,25 @@ def test_remarks_are_said_once_and_a_better_answer_is_taken(source, tmp_path):
     assert not any(row["remarks"] for row in rows(tmp_path / "out"))
     told = [r["messages"][-1]["content"] for r in hostile.requests if len(r["messages"]) > 2]
     assert len(told) >= 3 and all("begins with" in text for text in told)
+
+
+def test_a_remark_is_gone_when_a_later_stage_mends_it(source, tmp_path):
+    def act(request, answer):
+        if "groups" in answer:
+            answer["groups"][0]["outlines"][0] = "Find what path 2 leaves."
+        else:
+            answer["outlines"].append({"path": "G1.1", "text": "1: Find the rest."})
+        return completion(json.dumps(answer), request)
+
+    hostile = Hostile(KNOWN, act, ("plan", "rewrite"), times=10**6)
+    with hostile.server() as server:
+        assert run(source, tmp_path / "out", server.url) == 0
+    made = [row for row in rows(tmp_path / "out") if row["branches"]]
+    assert made and not any(row["remarks"] for row in made)
+    for row in made:
+        assert "<Outline>\n1: Find the rest.\n</Outline>" in row["messages"][1]["content"]
+    told = [r["messages"][-1]["content"] for r in hostile.requests if len(r["messages"]) > 2]
+    assert all("the outline of G1.1: speaks of 'path 2'" in text for text in told) and told
 
 
 def test_an_endpoint_that_fails_again_and_again_ends_the_run(tmp_path, capsys):
