@@ -48,7 +48,7 @@ from sglang_multiverse.curator.demo import (
     write_source,
 )
 from sglang_multiverse.curator.endpoint import Endpoint
-from sglang_multiverse.curator.prompts import messages
+from sglang_multiverse.curator.prompt import messages
 from sglang_multiverse.curator.request import Request, estimate
 from sglang_multiverse.curator.schema import json_schema
 from sglang_multiverse.curator.sentences import numbered, split

@@ -237,7 +237,8 @@ def test_only_needs_what_stands_before_it(source, tmp_path, capsys):
 
 
 def test_another_prompt_reruns_what_depends_on_it(source, tmp_path, monkeypatch):
-    from sglang_multiverse.curator import pipeline, prompts
+    from sglang_multiverse.curator import pipeline
+    from sglang_multiverse.curator import prompt as prompts
 
     hostile, given = Hostile(KNOWN), prompts.prompt
     with hostile.server() as server:

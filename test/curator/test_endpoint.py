@@ -12,7 +12,7 @@ from sglang_multiverse.curator.config import RunConfig, stage_settings
 from sglang_multiverse.curator.dialogue import read_answer
 from sglang_multiverse.curator.endpoint import Pace, _body
 from sglang_multiverse.curator.errors import RejectedError
-from sglang_multiverse.curator.prompts import messages
+from sglang_multiverse.curator.prompt import messages
 from sglang_multiverse.curator.request import Request
 from sglang_multiverse.curator.schema import Dependencies, Outline, json_schema
 from sglang_multiverse.curator.stages import STAGES

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from .config import StageSettings
 from .draft import Draft, Rules
 from .errors import RejectedError, StageFailedError
-from .prompts import messages, repair
+from .prompt import messages, repair
 from .request import Reply, Request
 from .schema import Answer, json_schema
 from .stages import Stage

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from .config import STAGE_NAMES, RunConfig, stage_settings
 from .errors import NotAskedError
-from .prompts import prompt
+from .prompt import prompt
 from .request import Reply, Request, estimate
 
 # Tokens of an answer: so many at least, and so many for each token of the reasoning. Outline,

@@ -20,7 +20,7 @@ from .errors import (
     StageFailedError,
 )
 from .finish import Counter, finished, most_parallelism, sequential
-from .prompts import prompt
+from .prompt import prompt
 from .request import Reply, Request, digest
 from .schema import json_schema
 from .sentences import split

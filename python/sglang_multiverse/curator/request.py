@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .config import StageSettings
-from .prompts import Message
+from .prompt import Message
 
 
 def digest(value: Any) -> str:
