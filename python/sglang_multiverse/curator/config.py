@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from .draft import Rules
 from .errors import CuratorError
@@ -97,6 +98,7 @@ class RunConfig:
             _check_range(spec.name, getattr(self, spec.name), spec.metadata)
         if self.max_cost and not (self.price_in or self.price_out):
             raise CuratorError("max_cost: needs price_in or price_out")
+        _check_address("base_url", self.base_url)
         stage_settings(self)
         column_map(self)
 
@@ -216,6 +218,16 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
 
 def _parts(name: str, text: str) -> list[str]:
     return text.split(",") if name == "columns" else [text]
+
+
+def _check_address(name: str, value: str) -> None:
+    try:
+        parts = urlsplit(value)
+        well = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        well = False
+    if not well:
+        raise CuratorError(f"{name}: {value!r} is no address such as http://127.0.0.1:30000/v1")
 
 
 def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
