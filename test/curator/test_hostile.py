@@ -306,6 +306,11 @@ ALWAYS = {
     "a page": (raw(b"<html>", "text/html"), "no chat completion"),
     "no choices": (raw(b'{"choices": []}'), "no chat completion"),
     "null": (raw(b"null"), "no chat completion"),
+    "a null choice": (raw(b'{"choices": [null]}'), "no chat completion"),
+    "no message": (raw(b'{"choices": [{"index": 0}]}'), "no chat completion"),
+    "a list": (raw(b'{"choices": [{"message": {"content": [1]}}]}'), "no chat completion"),
+    "a number": (raw(b'{"choices": 5}'), "no chat completion"),
+    "a string": (raw(b'"hello"'), "no chat completion"),
 }
 
 
@@ -323,6 +328,26 @@ def test_an_endpoint_that_stays_in_trouble_leaves_examples_for_later(name, tmp_p
     code, rows, failures = curate(tmp_path, healthy)
     assert code == 0 and not failures and rows == good
     assert {stage for _, stage in healthy.calls} == {"plan", "rewrite"}
+
+
+@pytest.mark.parametrize("usage", [{}, None, [], "many", {"prompt_tokens": None}, {"x": 1}])
+def test_tokens_that_are_not_counted_are_estimated(usage, tmp_path, good):
+    def act(request, answer):
+        body = json.loads(completion(json.dumps(answer), request).body)
+        body["usage"] = usage
+        return Response(body=json.dumps(body).encode())
+
+    code, rows, failures = curate(tmp_path, Hostile(KNOWN, act, times=10**6))
+    assert code == 0 and not failures and rows == good
+    assert " tokens." in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_half_a_character_in_the_body(tmp_path, good):
+    def act(request, answer):
+        return completion(f"\ud800 {json.dumps(answer)}", request)
+
+    code, rows, failures = curate(tmp_path, Hostile(KNOWN, act, times=10**6))
+    assert code == 0 and not failures and rows == good
 
 
 def test_a_request_that_is_refused_fails_its_example_alone(tmp_path):

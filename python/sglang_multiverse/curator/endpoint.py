@@ -216,15 +216,24 @@ def _body(request: Request, guided: bool, limit: str) -> dict[str, Any]:
 
 
 def _read(answer: Any, request: Request) -> Reply:
-    if not isinstance(answer, ChatCompletion) or not answer.choices:
+    """What a reply needs, taken with care: the client does not validate what endpoints send."""
+    try:
+        choice = answer.choices[0]
+        text, finish = choice.message.content or "", choice.finish_reason or "stop"
+    except (AttributeError, IndexError, TypeError):
+        text = finish = None
+    if not isinstance(text, str) or not isinstance(finish, str):
         raise EndpointTroubleError(f"the endpoint's body is no chat completion: {answer!r:.100}")
-    choice, usage = answer.choices[0], answer.usage
-    text = (choice.message.content if choice.message else None) or ""
+    text = text.encode(errors="replace").decode()  # halves of surrogate pairs
+    usage = getattr(answer, "usage", None)
+    asked, answered = (
+        getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")
+    )
     return Reply(
         text,
-        choice.finish_reason or "stop",
-        usage.prompt_tokens if usage else request.estimated_tokens,
-        usage.completion_tokens if usage else estimate(text),
+        finish,
+        asked if isinstance(asked, int) else request.estimated_tokens,
+        answered if isinstance(answered, int) else estimate(text),
     )
 
 
