@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 
 import pytest
@@ -407,6 +408,25 @@ def test_plots_are_asked_for_before_anything_is_done(source, tmp_path, monkeypat
     assert main(["run", str(source), "--out", str(tmp_path / "out")]) == 2
     assert "pip install matplotlib, or pass --no-plots" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_installed_is_named(source, tmp_path, monkeypatch, capsys):
+    from sglang_multiverse.curator import extras
+
+    monkeypatch.setattr(extras, "NEEDED", ("sentencex", "no_such_module"))
+    assert main(["run", str(source), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == (
+        "error: no_such_module not installed: pip install '.[curator]'\n"
+    )
+
+
+def test_optional_parts_are_imported_late():
+    script = (
+        "import sys, sglang_multiverse.curator.__main__;"
+        "late = {'sentencex', 'rapidfuzz', 'matplotlib', 'datasets', 'torch'};"
+        "assert not late & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_an_interrupt_says_how_to_go_on(source, tmp_path, monkeypatch, capsys):

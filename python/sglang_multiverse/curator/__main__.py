@@ -19,10 +19,10 @@ from .config import RunConfig, add_flags, make_config
 from .endpoint import Endpoint
 from .errors import CuratorError
 from .estimate import Estimate, Unwatched
+from .extras import require
 from .finish import Counter, make_counter
 from .pipeline import Curator, Outcome
 from .progress import Shown
-from .sentences import require
 from .sources import Source
 from .store import Store
 

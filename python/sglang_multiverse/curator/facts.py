@@ -6,8 +6,6 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from rapidfuzz.distance import Levenshtein
-
 from .sentences import formulas
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -70,4 +68,6 @@ def invented(text: str, known: str) -> list[str]:
 
 def distance(source: str, rewritten: str) -> float:
     """The edit distance divided by the longer length: 0 for equal texts, at most 1."""
+    from rapidfuzz.distance import Levenshtein  # late: see `extras`
+
     return float(Levenshtein.normalized_distance(source, rewritten))

@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, cast
 
-from .errors import CuratorError
-
 LANGUAGE = "en"
 # Most of an opened formula: beyond it the opening sign is taken for text, not for a formula.
 _MOST = 4000
@@ -53,15 +51,6 @@ _LINE = re.compile(r"\n(?=[^\n])")
 _ENDS_IN_MARKER = re.compile(
     r"(?:^|:\s+)\s*(?:[-*+•]|#{1,6}|\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5})[.)]|\*\*)\s*$"
 )
-
-
-def require() -> None:
-    """Fail before a run rather than in it.
-
-    Raises:
-        CuratorError: sentencex is not installed.
-    """
-    _splitter()
 
 
 def protected(text: str) -> list[tuple[int, int]]:
@@ -110,10 +99,8 @@ def numbered(sentences: Iterable[str], first: int = 1) -> str:
 
 @cache
 def _splitter() -> Callable[[str, str], Iterable[dict[str, Any]]]:
-    try:
-        from sentencex import get_sentence_boundaries
-    except ModuleNotFoundError as error:
-        raise CuratorError("sentencex is not installed: pip install '.[curator]'") from error
+    from sentencex import get_sentence_boundaries  # late: see `extras`
+
     return cast(Callable[[str, str], Iterable[dict[str, Any]]], get_sentence_boundaries)
 
 
