@@ -5,10 +5,10 @@ PYTHON_BIN := .venv/bin/python
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format types test demo serve bench lock clean
+.PHONY: help env lint format types test demo curate-demo serve bench lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 env: ## Create the environment, or reuse it, and link this checkout to it
 	@scripts/env.sh
@@ -29,6 +29,9 @@ test: env ## Run the whole test suite; ARGS="-k fork -x" goes to pytest
 
 demo: env ## Serve a small model, ask it one question, show the branches, stop
 	$(PYTHON_BIN) -m sglang_multiverse.demo $(ARGS)
+
+curate-demo: env ## Curate bundled example chains, asking a local stand-in for a model
+	$(PYTHON_BIN) -m sglang_multiverse.curator demo
 
 serve: env ## Serve MODEL, or the package's own; ARGS="--port 8000" goes to the server
 	$(PYTHON_BIN) -m sglang_multiverse.launch_server $(if $(MODEL),--model-path $(MODEL)) $(ARGS)

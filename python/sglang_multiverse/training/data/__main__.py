@@ -11,7 +11,7 @@ from sglang_multiverse.structure import TagTable, add_tags, resolve_tags
 
 from ..packaged import BUNDLED, find_gguf
 from . import plots
-from .card import Examples, card
+from .card import TITLE, Examples, about, card
 from .conversation import CHAT, KINDS, MIXED, SPLITS, Split
 from .dataset import ExhaustedError, examples, write
 from .families import FAMILIES
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{sum(one.tokens for one in measured)} tokens"
         )
     names = plots.draw(made, args.out) if args.plots else []
-    text = card(made, command=_command(args), counted_with=counted_with, plots=names)
+    said = about(_command(args))
+    text = card(made, title=TITLE, about=said, counted_with=counted_with, plots=names)
     (args.out / "README.md").write_text(text, encoding="utf-8")
     print(args.out / "README.md")
 

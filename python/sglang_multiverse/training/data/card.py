@@ -15,12 +15,17 @@ PERCENTILES = (5, 25, 50, 75, 95, 100)
 Examples = dict[Split, list[Measured]]
 
 
-def card(examples: Examples, *, command: str, counted_with: str, plots: Sequence[str]) -> str:
-    """The Markdown text; `plots` are file names beside it."""
+TITLE = "Multiverse conversations with verifiable answers"
+
+
+def card(
+    examples: Examples, *, title: str, about: str, counted_with: str, plots: Sequence[str]
+) -> str:
+    """The Markdown text; `about` stands before the tables, `plots` are file names beside it."""
     some = [measured for split in SPLITS for measured in examples.get(split, [])]
     sections = [
-        "# Multiverse conversations with verifiable answers",
-        _about(command),
+        f"# {title}",
+        about,
         "## Examples",
         _table("kind", KINDS, examples, lambda m: m.example.kind),
         _table(
@@ -52,7 +57,8 @@ def card(examples: Examples, *, command: str, counted_with: str, plots: Sequence
     return "\n\n".join(sections) + "\n"
 
 
-def _about(command: str) -> str:
+def about(command: str) -> str:
+    """What is said of the conversations that `generate` makes."""
     ranges = ", ".join(f"{split} [{SEEDS[split].start}, {SEEDS[split].stop})" for split in SPLITS)
     return f"""Written by `{command}`.
 

@@ -1,0 +1,239 @@
+"""Everything a run is told, in one place: the command line is read off this class."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+from .draft import Rules
+from .errors import CuratorError
+from .tree import Limits
+
+STAGE_NAMES = ("outline", "graph", "refill", "plan", "rewrite")
+PRESETS: dict[str, dict[str, str]] = {
+    "plain": {name: name for name in ("question", "thinking", "answer", "reference", "id")},
+    "s1k": {
+        "question": "question",
+        "thinking": "deepseek_thinking_trajectory",
+        "answer": "deepseek_attempt",
+        "reference": "solution",
+    },
+}
+"""Our field → the source's column, by preset."""
+
+
+def _setting(
+    default: Any, help: str, *, least: float | None = None, most: float | None = None
+) -> Any:
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """The settings of one run; `help` in each field's metadata says what it is."""
+
+    base_url: str = _setting("http://127.0.0.1:30000/v1", "an OpenAI-compatible endpoint")
+    model: str = _setting("", "the model asked; empty: the first that the endpoint lists")
+    api_key_env: str = _setting("OPENAI_API_KEY", "environment variable that holds the key")
+    concurrency: int = _setting(16, "examples in work, and so calls at once", least=1, most=4096)
+    timeout: float = _setting(600.0, "seconds of silence until a call is tried again", least=0.1)
+    retries: int = _setting(
+        5, "further tries after 429, 5xx, time-outs and lost connections", least=0, most=50
+    )
+    requests_per_minute: int = _setting(0, "most requests a minute; 0: no limit", least=0)
+    tokens_per_minute: int = _setting(0, "most tokens a minute, about; 0: no limit", least=0)
+    response_format: Literal["auto", "json_schema", "none"] = _setting(
+        "auto", "json_schema asks for guided decoding; auto does without where it is refused"
+    )
+
+    temperature: float = _setting(0.0, "of the sampling", least=0, most=2)
+    top_p: float = _setting(1.0, "of the sampling", least=0, most=1)
+    max_answer_tokens: int = _setting(8192, "most tokens of one answer", least=16)
+    extra_body: str = _setting(
+        "", "a JSON object of further fields of every request, such as chat_template_kwargs"
+    )
+    price_in: float = _setting(0.0, "price of a million prompt tokens", least=0)
+    price_out: float = _setting(0.0, "price of a million answer tokens", least=0)
+    stage: tuple[str, ...] = _setting(
+        (), 'other values for one stage, such as "rewrite model=M temperature=0.6"; repeatable'
+    )
+
+    repairs: int = _setting(3, "times that an answer is sent back to be mended", least=0, most=20)
+    rounds: int = _setting(2, "times that an example is begun before it fails", least=1, most=20)
+    max_tokens: int = _setting(0, "tokens of a run after which no call is made; 0: none", least=0)
+    max_cost: float = _setting(0.0, "cost of a run after which no call is made; 0: none", least=0)
+
+    preset: Literal["plain", "s1k"] = _setting("plain", "which columns the source has")
+    columns: tuple[str, ...] = _setting(
+        (), "other columns: question=…,thinking=…,answer=…,reference=…,id=…"
+    )
+    split: str = _setting("train", "of a Hugging Face data set")
+    limit: int = _setting(0, "only the first rows; 0: all", least=0)
+
+    min_parallelism: float = _setting(
+        1.05, "degree of parallelism below which an example is written as a sequential one", least=1
+    )
+    max_edit: float = _setting(
+        0.2, "most normalised edit distance of a rewritten path", least=0, most=1
+    )
+    max_paths: int = _setting(16, "most paths of a block", least=2)
+    max_depth: int = _setting(4, "deepest nesting of blocks", least=1)
+    strict: bool = _setting(False, "an example with a remark fails")
+    tokenizer: str = _setting(
+        "", "a transformers tokenizer's directory to count with; empty: words, digits and signs"
+    )
+    plots: bool = _setting(True, "draw the data card's plots")
+
+    only: int = _setting(0, "ask this stage anew (1 to 5) and no other; 0: all", least=0, most=5)
+    retry_failed: bool = _setting(False, "begin examples that failed once more")
+    dry_run: bool = _setting(False, "say how many calls and tokens it would take, and make none")
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            _check_range(spec.name, getattr(self, spec.name), spec.metadata)
+        if self.max_cost and not (self.price_in or self.price_out):
+            raise CuratorError("max_cost: needs price_in or price_out")
+        _check_address("base_url", self.base_url)
+        stage_settings(self)
+        column_map(self)
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(self.max_edit, Limits(self.max_paths, self.max_depth))
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """Who is asked at one stage, and how."""
+
+    model: str
+    temperature: float
+    top_p: float
+    max_answer_tokens: int
+    extra_body: str
+    price_in: float
+    price_out: float
+
+
+def stage_settings(config: RunConfig) -> dict[str, StageSettings]:
+    """The settings of each stage by its name.
+
+    Raises:
+        CuratorError: `stage` names no stage, no setting of one, or a value out of range.
+    """
+    names = [spec.name for spec in dataclasses.fields(StageSettings)]
+    common = {name: getattr(config, name) for name in names}
+    found = {name: StageSettings(**common) for name in STAGE_NAMES}
+    for text in config.stage:
+        stage, *changes = text.split()
+        if stage not in found:
+            raise CuratorError(f"stage: {stage!r} is not one of {', '.join(STAGE_NAMES)}")
+        for change in changes:
+            name, equals, value = change.partition("=")
+            if not equals or name not in names:
+                raise CuratorError(
+                    f"stage: {change!r} is not one of {', '.join(f'{n}=…' for n in names)}"
+                )
+            spec = next(spec for spec in dataclasses.fields(RunConfig) if spec.name == name)
+            changed = _convert(f"stage {stage} {name}", value, get_type_hints(RunConfig)[name])
+            _check_range(f"stage {stage} {name}", changed, spec.metadata)
+            found[stage] = dataclasses.replace(found[stage], **{name: changed})
+    for stage, settings in found.items():
+        try:
+            well = isinstance(json.loads(settings.extra_body or "{}"), dict)
+        except ValueError:
+            well = False
+        if not well:
+            raise CuratorError(
+                f"extra_body: {settings.extra_body!r}, for {stage}, is no JSON object"
+            )
+    return found
+
+
+def column_map(config: RunConfig) -> dict[str, str]:
+    """Our field → the source's column.
+
+    Raises:
+        CuratorError: `columns` does not map fields that there are.
+    """
+    fields = ("question", "thinking", "answer", "reference", "id")
+    columns = dict(PRESETS[config.preset])
+    for pair in config.columns:
+        name, equals, column = pair.partition("=")
+        if not equals or not column or name not in fields:
+            raise CuratorError(
+                f"columns: {pair!r} is not one of {', '.join(f'{f}=…' for f in fields)}"
+            )
+        columns[name] = column
+    return columns
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag per setting; what is not given stays out of the result."""
+    hints = get_type_hints(RunConfig)
+    for spec in dataclasses.fields(RunConfig):
+        kind: Any = hints[spec.name]
+        default = spec.default if spec.default not in ((), "") else "none"
+        help_ = f"{spec.metadata['help']} (default: {default})".replace("%", "%%")
+        flag = "--" + spec.name.replace("_", "-")
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_)
+        elif get_origin(kind) is tuple:
+            parser.add_argument(flag, action="append", metavar="TEXT", help=help_)
+        else:
+            metavar = "|".join(get_args(kind)) if get_origin(kind) is Literal else None
+            parser.add_argument(flag, metavar=metavar, help=help_)
+
+
+def make_config(flags: Mapping[str, Any]) -> RunConfig:
+    """A config from a command line's text.
+
+    Raises:
+        CuratorError
+    """
+    hints = get_type_hints(RunConfig)
+    return RunConfig(**{name: _convert(name, flags[name], hints[name]) for name in flags})
+
+
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise CuratorError(f"{name}: {value!r} is not one of {', '.join(get_args(hint))}")
+        return value
+    if get_origin(hint) is tuple:
+        return tuple(part for text in value for part in _parts(name, text))
+    if hint in (int, float):
+        try:
+            return hint(value)
+        except ValueError:
+            kind = "a whole number" if hint is int else "a number"
+            raise CuratorError(f"{name}: {value!r} is not {kind}") from None
+    return value
+
+
+def _parts(name: str, text: str) -> list[str]:
+    return text.split(",") if name == "columns" else [text]
+
+
+def _check_address(name: str, value: str) -> None:
+    try:
+        parts = urlsplit(value)
+        well = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        well = False
+    if not well:
+        raise CuratorError(f"{name}: {value!r} is no address such as http://127.0.0.1:30000/v1")
+
+
+def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    least, most = metadata["least"], metadata["most"]
+    # Written so that NaN fails.
+    if (least is None or value >= least) and (most is None or value <= most):
+        return
+    allowed = f"at least {least}" if most is None else f"from {least} to {most}"
+    raise CuratorError(f"{name}: {value!r} is out of range; allowed: {allowed}")

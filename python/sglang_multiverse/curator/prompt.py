@@ -1,0 +1,53 @@
+"""The prompts: Markdown files beside this module, joined to what the stage knows.
+
+What all stages have in common comes first, so that an endpoint with a prefix
+cache reads question and reasoning once: system prompt, question, numbered
+sentences, what earlier stages found, and last the stage's own task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+
+from .sentences import numbered
+
+Message = dict[str, str]
+
+
+@cache
+def prompt(name: str) -> str:
+    """The text of `prompts/{name}.md`."""
+    return (files(__package__) / "prompts" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def messages(
+    task: str, question: str, sentences: Sequence[str], found: Sequence[str], note: str = ""
+) -> list[Message]:
+    """The conversation that opens a stage.
+
+    Args:
+        found: sections of what earlier stages found, each with its heading.
+        note: why an earlier attempt at the whole example failed.
+    """
+    sections = [
+        f"# Question\n\n{question.strip()}",
+        f"# Reasoning\n\n{numbered(sentences)}",
+        *found,
+        prompt(task).strip(),
+    ]
+    if note:
+        sections.append(f"An earlier attempt at this text failed, so take care: {note}")
+    return [
+        {"role": "system", "content": prompt("common").strip()},
+        {"role": "user", "content": "\n\n".join(sections)},
+    ]
+
+
+def repair(problems: Sequence[str]) -> Message:
+    """What is said to the model after an answer that cannot be used."""
+    listed = "\n".join(f"- {problem}" for problem in problems[:20])
+    more = f"\n- and {len(problems) - 20} more" if len(problems) > 20 else ""
+    again = "Answer again, with the whole JSON object."
+    return {"role": "user", "content": f"This cannot be used:\n{listed}{more}\n\n{again}"}
