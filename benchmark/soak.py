@@ -2,11 +2,12 @@
 
     python benchmark/soak.py --minutes 15 [--overlap]
 
-One server with a quarter of the rows and of the KV slots that its clients want,
-with SGLang's pool checks after every step. Clients ask with different
-priorities, wait, leave in mid-answer, and abort; meanwhile the server is paused,
-gets its weights anew, and drops all requests. Afterwards every greedy answer is
-held against the one that its prompt gets alone. Exit code 1 on any violation.
+One server with a quarter of the rows and of the KV slots that its clients want
+(`--over-commitment`), and with SGLang's pool checks after every step. Clients
+ask with different priorities, wait, leave in mid-answer, and abort; meanwhile the
+server is paused, gets its weights anew, and drops all requests. Afterwards every
+greedy answer is held against the one that its prompt gets alone. Exit code 1 on
+any violation.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ from soak_watch import Watch, aftermath, given_way, shortage  # noqa: E402
 
 from server import MODEL, Server  # noqa: E402
 
-OVERCOMMITMENT = 4
 OVERLAP_ENV = "SGLANG_MULTIVERSE_CPU_OVERLAP"
 FLAGS = (
     # Admission so reckless that running rows must give way.
@@ -55,8 +55,8 @@ def soak(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any], li
     judge = Judge(args.model_path)
     prompts = draw_prompts(judge.tokenizer, args.prompts, args.seed)
     wanted = demand(prompts, judge.tags, args.clients)
-    rows = args.rows or round(wanted.rows / OVERCOMMITMENT)
-    pool = args.pool or max(round(wanted.slots / OVERCOMMITMENT), wanted.longest)
+    rows = args.rows or round(wanted.rows / args.over_commitment)
+    pool = args.pool or max(round(wanted.slots / args.over_commitment), wanted.longest)
     with Server(
         *FLAGS,
         *("--max-running-requests", str(rows)),
@@ -162,6 +162,7 @@ def find_violations(
         "void: the other event loop ran": not overlapped,
         "void: rows were never short": not short.get("steps_short_of_rows"),
         "void: slots were never short": not short.get("steps_short_of_slots"),
+        "void: nobody gave way under pressure": not report.get("retractions", {}).get("pressure"),
         "void: never paused": not report["pauses"],
         "void: no weights were updated": not report["weight_updates"],
         "void: nobody was preempted": not sum(report.get("preemptions", {}).values()),
@@ -179,11 +180,13 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--clients", type=int, default=128)
     parser.add_argument(
-        "--pool", type=int, help="slots (default: a quarter of what the clients want)"
+        "--over-commitment",
+        type=float,
+        default=4,
+        help="rows and slots that clients want ÷ those that there are (default: 4)",
     )
-    parser.add_argument(
-        "--rows", type=int, help="--max-running-requests (default: a quarter, likewise)"
-    )
+    parser.add_argument("--rows", type=int, help="--max-running-requests, whatever is wanted")
+    parser.add_argument("--pool", type=int, help="slots, whatever is wanted")
     parser.add_argument(
         "--overlap", action="store_true", help="SGLang's overlap event loop, also on a CPU"
     )

@@ -94,10 +94,15 @@ def idle_load(server: Server, seconds: float) -> dict[str, Any]:
 
 
 def counter(server: Server, name: str, labels: str = "") -> int:
-    """The sum over all labels that have `labels`, such as `by="ours"`, among them."""
-    text = server.http.get("/metrics").text
+    return labelled(server.http.get("/metrics").text, name, labels)
+
+
+def labelled(metrics: str, name: str, labels: str = "") -> int:
+    """The sum of `name` over all labels that have `labels`, such as `by="ours"`, among them."""
     line = rf"^{re.escape(name)}(?:\{{.*{re.escape(labels)}.*\}})? (\S+)$"
-    return int(sum(map(float, re.findall(line, text, re.MULTILINE))))
+    if labels:
+        line = line.replace(")?", ")")
+    return int(sum(map(float, re.findall(line, metrics, re.MULTILINE))))
 
 
 def shortage(server: Server, rows: int, slots: int) -> dict[str, Any]:
