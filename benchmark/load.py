@@ -20,7 +20,7 @@ LEAVE, ABORT = 0.12, 0.06
 # Shares of those that differ from a plain greedy request.
 SAMPLED, SHORT, NARROW = 0.05, 0.05, 0.1
 # Share of the requests whose id begins with that of another: who aborts it aborts both.
-NAMESAKE = 0.1
+NAMESAKE = 0.3
 PRIORITIES = 10
 
 

@@ -2,7 +2,7 @@
 
     python benchmark/soak.py --minutes 15 [--overlap]
 
-One server with a quarter of the rows and of the KV slots that its clients want
+One server with a sixth of the rows and of the KV slots that its clients want
 (`--over-commitment`), and with SGLang's pool checks after every step. Clients
 ask with different priorities, wait, leave in mid-answer, and abort; meanwhile the
 server is paused, gets its weights anew, and drops all requests. Afterwards every
@@ -182,8 +182,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--over-commitment",
         type=float,
-        default=4,
-        help="rows and slots that clients want ÷ those that there are (default: 4)",
+        default=6,
+        help="rows and slots that clients want ÷ those that there are (default: 6)",
     )
     parser.add_argument("--rows", type=int, help="--max-running-requests, whatever is wanted")
     parser.add_argument("--pool", type=int, help="slots, whatever is wanted")

@@ -27,7 +27,13 @@ class Operator:
     def __init__(self, load: Load, model_path: Path, seed: int) -> None:
         self.load, self.model_path = load, model_path
         self.rng = random.Random(seed)
-        self.http = httpx.AsyncClient(base_url=load.http.base_url, timeout=120, trust_env=False)
+        self.http = httpx.AsyncClient(
+            base_url=load.http.base_url,
+            timeout=120,
+            trust_env=False,
+            # The server closes a connection that idles, perhaps just when it is used again.
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
         self.pauses: Counter[str] = Counter()
         self.updates = 0
         self.errors: list[str] = []
