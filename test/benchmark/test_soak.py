@@ -69,7 +69,9 @@ def test_demand_counts_rows_and_slots_step_by_step(tiny_tokenizer: Any, tiny_tag
         slots.append(held)
     assert found.rows == pytest.approx(sum(rows) / len(rows))
     assert found.slots == pytest.approx(sum(slots) / len(slots) + len(prompt))
-    assert demand([whole], tiny_tags, clients=6).rows == pytest.approx(6 * found.rows)
+    six = demand([whole], tiny_tags, clients=6)
+    assert six.rows == pytest.approx(6 * found.rows)
+    assert six.slots - len(prompt) == pytest.approx(6 * (found.slots - len(prompt)))
 
 
 def test_demand_of_a_cut_prompt_is_that_of_its_rest(tiny_tokenizer: Any, tiny_tags: Any) -> None:
@@ -229,6 +231,7 @@ def test_counters_are_summed_over_the_labels_asked_for() -> None:
     assert labelled(text, "a_total") == 5
     assert labelled(text, "a_total", 'by="y"') == 3
     assert labelled(text, "b_total") == 7
+    assert labelled(text, "b_total", 'by="y"') == 0
     assert labelled(text, "c_total") == 0
 
 
