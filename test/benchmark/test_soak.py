@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from modelless.script import Script
+from modelless.script import Script, tokenizer
 from models import problems
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmark"))
@@ -298,6 +298,20 @@ def test_the_gauge_counts_what_is_short(gauge: dict[str, float], overlap: bool) 
     serve(script, range(3))
     script.finish()
     assert gauge["steps_short_of_rows"] == gauge["steps_short_of_slots"] == 0
+
+
+def test_the_gauge_calls_rows_short_only_if_somebody_waits(
+    gauge: dict[str, float],
+) -> None:
+    """Two requests that do not fork, on two rows; then four."""
+    for count in (2, 4):
+        gauge.clear()
+        script = Script(slots=4096, rows=2)
+        for _ in range(count):
+            assert script.ask_ids(tuple(tokenizer().encode("q", add_special_tokens=False)))
+        script.finish()
+        assert gauge["rows_held"] > gauge["steps"]
+        assert (gauge["steps_short_of_rows"] > 0) == (count > 2)
 
 
 def test_the_gauge_knows_why_families_give_way(gauge: dict[str, float]) -> None:
