@@ -1,4 +1,4 @@
-"""Many clients at once that ask, wait, leave in mid-answer, and abort."""
+"""Many clients at once that ask with a priority, wait, leave in mid-answer, and abort."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ MAX_TOKENS = 700
 LEAVE, ABORT = 0.12, 0.06
 # Shares of those that differ from a plain greedy request.
 SAMPLED, SHORT, NARROW = 0.05, 0.05, 0.1
+# Share of the requests whose id begins with that of another: who aborts it aborts both.
+NAMESAKE = 0.3
+PRIORITIES = 10
 
 
 class Prompt(NamedTuple):
     ids: tuple[int, ...]
     kind: str
     cut: bool  # holds a part of the answer
+    rest: tuple[int, ...]  # the answer that the model was trained to give
 
 
 class Answer(NamedTuple):
@@ -44,6 +48,8 @@ class Tally:
     sent: int = 0
     fates: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
+    priorities: Counter[int] = field(default_factory=Counter)
+    aborts: Counter[str] = field(default_factory=Counter)  # sent: of one, of namesakes, of all
     answers: list[Answer] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     hangs: list[str] = field(default_factory=list)
@@ -69,11 +75,9 @@ def draw_prompts(tokenizer: Any, count: int, seed: int) -> list[Prompt]:
             add_generation_prompt=True,
         )
         ids = tokenizer.encode(text, add_special_tokens=False)
-        cut = rng.random() < 0.4
-        if cut:
-            solution = tokenizer.encode(problem.solution, add_special_tokens=False)
-            ids = ids + solution[: rng.randrange(1, len(solution))]
-        found.append(Prompt(tuple(ids), kind, cut))
+        solution = tokenizer.encode(problem.solution, add_special_tokens=False)
+        cut = rng.randrange(1, len(solution)) if rng.random() < 0.4 else 0
+        found.append(Prompt((*ids, *solution[:cut]), kind, cut > 0, tuple(solution[cut:])))
     return found
 
 
@@ -85,6 +89,8 @@ class Plan(NamedTuple):
     stream: bool
     end: str  # wait, leave, abort
     after: float  # seconds, or chunks for a client that leaves a stream
+    priority: int = 0
+    namesake: bool = False
 
     @property
     def greedy(self) -> bool:
@@ -106,7 +112,8 @@ def draw_plan(rng: random.Random, prompts: int) -> Plan:
     end = rng.choices(("wait", "leave", "abort"), (1 - LEAVE - ABORT, LEAVE, ABORT))[0]
     stream = rng.random() < (0.7 if end == "leave" else 0.4)
     after = rng.randrange(150) if end == "leave" and stream else rng.uniform(0, 40)
-    return Plan(rng.randrange(prompts), params, stream, end, after)
+    priority, namesake = rng.randrange(PRIORITIES), rng.random() < NAMESAKE
+    return Plan(rng.randrange(prompts), params, stream, end, after, priority, namesake)
 
 
 class Load:
@@ -116,6 +123,8 @@ class Load:
         self.prompts, self.deadline = prompts, deadline
         self.rng = random.Random(seed)
         self.tally = Tally()
+        self.open: list[str] = []  # rids
+        self.aborted: list[tuple[float, str]] = []  # when, and what the rids begin with
         self.http = httpx.AsyncClient(
             base_url=url,
             timeout=None,
@@ -138,8 +147,12 @@ class Load:
     async def ask(self, plan: Plan) -> None:
         tally = self.tally
         rid = f"{self.rng.getrandbits(128):032x}"
+        if plan.namesake and self.open:
+            rid = f"{self.rng.choice(self.open)}-{rid}"
         tally.sent += 1
         tally.kinds[self._kind(plan)] += 1
+        tally.priorities[plan.priority] += 1
+        self.open.append(rid)
         start = time.monotonic()
         try:
             async with asyncio.timeout(self.deadline):
@@ -150,6 +163,10 @@ class Load:
         except (httpx.HTTPError, ValueError, KeyError) as error:
             fate, found = "failed", None
             tally.errors.append(f"{self._kind(plan)}, {plan.end}: {error!r:.300}")
+        self.open.remove(rid)
+        if fate == "disconnected":
+            # The server aborts by the id, which may be the beginning of others.
+            self.aborted.append((time.monotonic(), rid))
         tally.fates[fate] += 1
         tally.slowest = max(tally.slowest, time.monotonic() - start)
         if found is not None:
@@ -177,7 +194,9 @@ class Load:
             "input_ids": list(self.prompts[plan.prompt].ids),
             "sampling_params": plan.params,
             "stream": plan.stream,
+            "priority": plan.priority,
         }
+        start = time.monotonic()
         aborting = None
         if plan.end == "abort":
             aborting = asyncio.create_task(self._abort(rid, plan.after))
@@ -196,14 +215,16 @@ class Load:
             else:
                 found = await self._whole(body)
         finally:
-            if aborting is not None:
-                aborting.cancel()
-        return self._judge(plan, found)
+            if aborting is not None and not aborting.cancel():
+                aborting.result()  # raises what it raised
+        return self._judge(rid, start, found)
 
-    def _judge(self, plan: Plan, found: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
+    def _judge(
+        self, rid: str, start: float, found: dict[str, Any]
+    ) -> tuple[str, dict[str, Any] | None]:
         reason = found.get("meta_info", {}).get("finish_reason") or {}
         if "error" in found or reason.get("type") not in ("stop", "length"):
-            if plan.end == "abort":
+            if any(at >= start and rid.startswith(prefix) for at, prefix in self.aborted):
                 return "aborted", None
             raise ValueError(json.dumps(found.get("error", reason)))
         return "completed", found
@@ -228,4 +249,13 @@ class Load:
 
     async def _abort(self, rid: str, after: float) -> None:
         await asyncio.sleep(after)
-        await self.http.post("/abort_request", json={"rid": rid})
+        more = any(other != rid and other.startswith(rid) for other in self.open)
+        await self._send_abort(rid, "namesakes" if more else "one", {"rid": rid})
+
+    async def abort_all(self) -> None:
+        await self._send_abort("", "all", {"abort_all": True})
+
+    async def _send_abort(self, prefix: str, kind: str, body: dict[str, Any]) -> None:
+        self.tally.aborts[kind] += 1
+        self.aborted.append((time.monotonic(), prefix))
+        (await self.http.post("/abort_request", json=body)).raise_for_status()
