@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from sglang_multiverse.engine.family import Family
-from sglang_multiverse.engine.guard import guard_mask
+from sglang_multiverse.engine.guard import guard_mask, permitted
 from sglang_multiverse.engine.options import MultiverseArgs
 from sglang_multiverse.engine.req import MultiverseReq
 from sglang_multiverse.engine.vocabulary import Vocabulary
@@ -46,7 +45,6 @@ def make_family(
         Sequence(family, automaton.copy(), automaton.depth) for _ in range(branches)
     ]
     family.members = lambda: [family.trunk, *family.trunk.children]
-    family.permitted = lambda rows: Family.permitted(family, rows)
     return family
 
 
@@ -82,7 +80,7 @@ def test_the_table_forbids_what_the_grammar_forbids(vocabulary: Vocabulary, tota
         at = 0
         for family in families:
             own = rows_of(family)
-            for row, may in zip(own, family.permitted(own), strict=True):
+            for row, may in zip(own, permitted(family, own), strict=True):
                 forbidden = set(forbidden_ids(tags, may, vocabulary.eos_ids))
                 expected = forbidden if family.options.guard else set()
                 assert set(logits[at].isinf().nonzero().flatten().tolist()) == expected

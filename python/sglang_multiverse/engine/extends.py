@@ -142,6 +142,27 @@ class Extends:
         scoring.tell_next_tokens(batch)
         return batch
 
+    def mix(self, batch: ScheduleBatch, running: ScheduleBatch) -> ScheduleBatch:
+        """With `--enable-mixed-chunk`, let the rows that decode do so beside our extend.
+
+        On SGLang's conditions for its own. Returns what is left of the running batch.
+        """
+        scheduler = self.scheduler
+        if (
+            not scheduler.is_mixed_chunk
+            or batch.return_logprob
+            or running.return_logprob
+            or any(req.beam_group is not None for req in running.reqs)
+        ):
+            return running
+        running.filter_batch(reqs_to_exclude=scheduler._reqs_finishing_inflight(running))
+        if running.is_empty() or not running.check_decode_mem():
+            return running
+        running.prepare_for_decode()
+        batch.mix_with_running(running)
+        batch.decoding_reqs = running.reqs
+        return ScheduleBatch(reqs=[], batch_is_full=running.batch_is_full)
+
     def free_tokens(self) -> int:
         scheduler = self.scheduler
         return int(

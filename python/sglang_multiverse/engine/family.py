@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from sglang.srt.managers.schedule_batch import FINISH_LENGTH, BaseFinishReason
 from sglang.srt.mem_cache.common import release_kv_cache
 from sglang.srt.runtime_context import get_serving
 
-from ..structure import Allowed, Automaton, Limits, Phase, Role, allowed, sequences
+from ..structure import Automaton, Limits, sequences
 from . import kv
 from .deltas import Deltas
 from .http.reasoning import NAME
@@ -147,25 +147,6 @@ class Family:
     @property
     def holds_slots(self) -> bool:
         return any(member.holds_slots for member in self.members())
-
-    def permitted(self, rows: Sequence[MultiverseReq]) -> list[Allowed]:
-        """What each of the family's rows of one step may write next.
-
-        Plans that are being written side by side share `max_total_branches`: what
-        one has announced, or is allowed to announce in this very step, is taken
-        from the others.
-        """
-        planned = sum(announced(member) for member in self.members())
-        granted = 0
-        found = []
-        for req in rows:
-            own = announced(req)
-            others = self.branches + planned - own + granted
-            may = allowed(req.automaton, self.limits, others)
-            found.append(may)
-            opens = {Role.BLOCK_OPEN, Role.GOAL_OPEN} if not own else {Role.OUTLINE_OPEN}
-            granted += not may.roles.isdisjoint(opens)
-        return found
 
     def note_concurrent(self, branches: int) -> None:
         self.max_concurrent = max(self.max_concurrent, branches)
@@ -306,20 +287,3 @@ class Family:
                 self._free(req, checkpoint=keep)
                 req.reset_for_retract()
             requeue(req)
-
-
-def announced(req: MultiverseReq) -> int:
-    """Branches of a plan that `req` is writing, or has written and not forked yet; at least one."""
-    automaton = req.automaton
-    if req.children or automaton.depth <= req.depth:
-        return 0
-    frame = automaton.frames[-1]
-    match frame.phase:
-        case Phase.BLOCK:
-            return 1
-        case Phase.GOAL | Phase.HEAD:
-            return max(1, len(frame.outlines))
-        case Phase.OUTLINE:
-            return len(frame.outlines) + 1
-        case _:
-            return 0

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..structure import STATES, Allowed, allowed_in, forbidden_ids, guard_state
-from .family import announced
+from ..structure import (
+    STATES,
+    Allowed,
+    Phase,
+    Role,
+    allowed,
+    allowed_in,
+    forbidden_ids,
+    guard_state,
+)
 from .req import MultiverseReq
 
 if TYPE_CHECKING:
@@ -105,4 +113,41 @@ def _family_states(rows: Sequence[MultiverseReq], table: GuardTable) -> list[int
     most = family.branches + planned + len(rows) + limits.max_branches
     if most <= limits.max_total_branches:
         return [guard_state(req.automaton, limits) for req in rows]
-    return [table.state_of[permitted] for permitted in family.permitted(rows)]
+    return [table.state_of[may] for may in permitted(family, rows)]
+
+
+def permitted(family: Family, rows: Sequence[MultiverseReq]) -> list[Allowed]:
+    """What each of the family's rows of one step may write next.
+
+    Plans that are being written side by side share `max_total_branches`: what
+    one has announced, or is allowed to announce in this very step, is taken
+    from the others.
+    """
+    planned = sum(map(announced, family.members()))
+    granted = 0
+    found = []
+    for req in rows:
+        own = announced(req)
+        others = family.branches + planned - own + granted
+        may = allowed(req.automaton, family.limits, others)
+        found.append(may)
+        opens = {Role.BLOCK_OPEN, Role.GOAL_OPEN} if not own else {Role.OUTLINE_OPEN}
+        granted += not may.roles.isdisjoint(opens)
+    return found
+
+
+def announced(req: MultiverseReq) -> int:
+    """Branches of a plan that `req` is writing, or has written and not forked yet; at least one."""
+    automaton = req.automaton
+    if req.children or automaton.depth <= req.depth:
+        return 0
+    frame = automaton.frames[-1]
+    match frame.phase:
+        case Phase.BLOCK:
+            return 1
+        case Phase.GOAL | Phase.HEAD:
+            return max(1, len(frame.outlines))
+        case Phase.OUTLINE:
+            return len(frame.outlines) + 1
+        case _:
+            return 0

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from sglang.srt.managers.schedule_batch import Req
 
+    from .req import MultiverseReq
+
 
 class LogprobRows:
     """A slice of a request's per-token logprob lists, kept in SGLang's own shape."""
@@ -51,3 +53,16 @@ class LogprobRows:
     def overwrite_last(self, req: Req) -> None:
         for name in self._wanted(req):
             getattr(req.logprob, name)[-1] = self.rows[name][-1]
+
+
+def settle(req: MultiverseReq) -> None:
+    """Bring the lists of `req` in line with what `reading` made of the last token."""
+    if not req.return_logprob:
+        return
+    kept = len(req.output_ids)
+    for name in LogprobRows.NAMES:
+        rows = getattr(req.logprob, name)
+        if rows:
+            del rows[kept:]
+    if req.replaced and kept:
+        LogprobRows.of_forced([req.output_ids[-1]]).overwrite_last(req)

@@ -50,12 +50,9 @@ _QUALNAME = f"{__name__}:MultiverseCpuPlatform"
 # once its package is installed, because torch loads such backends by itself.
 _ACCELERATORS = ("cuda", "xpu", "mps", "npu", "musa", "hpu", "mtia")
 
-# Of what is free before the model loads, the share that weights and KV may take.
-_MEMORY_FRACTION = 0.8
-# Of the machine's memory, the share that the KV pool may take.
-_KV_SHARE = 1 / 8
-# The pool need not hold more than this many requests of full context length.
-_KV_CONTEXTS = 64
+_MEMORY_FRACTION = 0.8  # of what is free before the model loads, for weights and KV
+_KV_SHARE = 1 / 8  # of the machine's memory, for the KV pool
+_KV_CONTEXTS = 64  # full contexts, at most, that the pool need hold
 # Rows of the request table; each costs 4 bytes per position of the context.
 _MAX_RUNNING_REQUESTS = 256
 

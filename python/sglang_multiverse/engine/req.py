@@ -73,7 +73,7 @@ class MultiverseReq(Req):
     option_error: str | None = None
     queued_at: float = 0.0
     think_end_ids: list[int] | None = None
-    reasoning_read = 0  # tokens of the answer that `count_reasoning` has seen
+    reasoning_read = 0  # tokens of the answer that `streamer.count_reasoning` has seen
     finished_len: int | None
 
     def join_family(
@@ -280,26 +280,11 @@ class MultiverseReq(Req):
         return int(min(super()._stop_match_tail_len(new_accepted_len), max(own, 1)))
 
     def update_reasoning_tokens(self, token_id: Any, think_end_ids: Any) -> None:
-        """Left to `count_reasoning`: this token may yet be dropped, and branches have theirs."""
+        """Left to `streamer`: this token may yet be dropped, and branches have theirs."""
         if self.require_reasoning:
             self.think_end_ids = think_end_ids
         else:
             super().update_reasoning_tokens(token_id, think_end_ids)
-
-    def count_reasoning(self) -> None:
-        """Bring `reasoning_tokens` up to date with the linear text, branches included."""
-        reading = self.family.reasoning
-        if not self.think_end_ids and reading is None:
-            return
-        ids = list(self.output_ids_through_stop)
-        news, self.reasoning_read = ids[self.reasoning_read :], len(ids)
-        if reading is None:
-            super().update_reasoning_tokens(news, self.think_end_ids)
-            return
-        for token in news:
-            inside = bool(reading.frames) or reading.think_open
-            reading.push(token)
-            self.reasoning_tokens += inside or bool(reading.frames) or reading.think_open
 
     def append_known(self, ids: list[int], logprobs: LogprobRows | None = None) -> None:
         """Append ids that were not sampled here: forced ones, or a branch's (`logprobs`)."""
@@ -307,15 +292,3 @@ class MultiverseReq(Req):
         if self.return_logprob:
             rows = logprobs if logprobs is not None else LogprobRows.of_forced(ids)
             rows.append_to(self)
-
-    def settle_logprobs(self) -> None:
-        """Bring the logprob lists in line with what `observe` made of the token."""
-        if not self.return_logprob:
-            return
-        logprob, n = self.logprob, len(self.output_ids)
-        for name in LogprobRows.NAMES:
-            rows = getattr(logprob, name)
-            if rows:
-                del rows[n:]
-        if self.replaced and n:
-            LogprobRows.of_forced([self.output_ids[-1]]).overwrite_last(self)

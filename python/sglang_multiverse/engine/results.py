@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
-from . import step
+from . import logprobs, step
 from .rows import extends_in
 from .stage import Stage
 
@@ -41,7 +41,7 @@ class Results:
                 req.extending -= 1
                 req.family.restless = True
             if req.news:
-                req.settle_logprobs()
+                logprobs.settle(req)
                 stepped.setdefault(req.family, []).append(req)
         streamed = {id(req) for req in batch.reqs}
         grown: list[MultiverseReq] = []

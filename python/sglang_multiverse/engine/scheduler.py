@@ -174,7 +174,7 @@ class MultiverseScheduler(Scheduler):
             running_batch = plan.running_batch
         batch, blocked = self.extends.next_batch(running_batch)
         if batch is not None:
-            running_batch = self._mixed(batch, running_batch)
+            running_batch = self.extends.mix(batch, running_batch)
             return NextBatchPlan(batch_to_run=batch, running_batch=running_batch)
         if self.chunked_req is not None:
             fits = self.pressure.make_chunk_fit()
@@ -184,26 +184,6 @@ class MultiverseScheduler(Scheduler):
             # Nothing new until the room that earlier families wait for is free.
             return NextBatchPlan(batch_to_run=None, running_batch=running_batch)
         return super().get_new_batch_prefill(running_batch)
-
-    def _mixed(self, batch: ScheduleBatch, running: ScheduleBatch) -> ScheduleBatch:
-        """With `--enable-mixed-chunk`, let the rows that decode do so beside our extend.
-
-        On SGLang's conditions for its own. Returns what is left of the running batch.
-        """
-        if (
-            not self.is_mixed_chunk
-            or batch.return_logprob
-            or running.return_logprob
-            or any(req.beam_group is not None for req in running.reqs)
-        ):
-            return running
-        running.filter_batch(reqs_to_exclude=self._reqs_finishing_inflight(running))
-        if running.is_empty() or not running.check_decode_mem():
-            return running
-        running.prepare_for_decode()
-        batch.mix_with_running(running)
-        batch.decoding_reqs = running.reqs
-        return ScheduleBatch(reqs=[], batch_is_full=running.batch_is_full)
 
     def can_schedule_lora_req(self, req: Req, running_loras: set[str | None]) -> bool:
         if is_continued(req, self.families):

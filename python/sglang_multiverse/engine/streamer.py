@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sglang.srt.managers.schedule_batch import Req
 from sglang.srt.managers.scheduler_components.output_streamer import SchedulerOutputStreamer
 
 from .http.outputs import DELTAS, SUMMARY
@@ -22,7 +23,7 @@ class MultiverseOutputStreamer(SchedulerOutputStreamer):
         news = [req for req in reqs if _has_news(req)]
         for req in news:
             if isinstance(req, MultiverseReq):
-                req.count_reasoning()
+                count_reasoning(req)
         give_scores(news)
         # Named call: a slotted dataclass is rebuilt, which breaks zero-argument super().
         SchedulerOutputStreamer._stream_output_generation(
@@ -54,3 +55,19 @@ def _has_news(req: Any) -> bool:
     return bool(
         req.finished() or len(req.output_ids) > req.send_token_offset or req.family.has_deltas
     )
+
+
+def count_reasoning(req: MultiverseReq) -> None:
+    """Bring `reasoning_tokens` up to date with the linear text, branches included."""
+    reading = req.family.reasoning
+    if not req.think_end_ids and reading is None:
+        return
+    ids = list(req.output_ids_through_stop)
+    news, req.reasoning_read = ids[req.reasoning_read :], len(ids)
+    if reading is None:
+        Req.update_reasoning_tokens(req, news, req.think_end_ids)
+        return
+    for token in news:
+        inside = bool(reading.frames) or reading.think_open
+        reading.push(token)
+        req.reasoning_tokens += inside or bool(reading.frames) or reading.think_open
