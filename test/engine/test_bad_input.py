@@ -329,7 +329,6 @@ def scheduler(**changed: Any) -> Any:
             (
                 "enable_dp_attention",
                 "enable_hierarchical_cache",
-                "enable_mixed_chunk",
                 "grpc_mode",
                 "smg_grpc_mode",
                 "enable_pdmux",
@@ -365,7 +364,6 @@ def test_an_ordinary_server_is_not_refused() -> None:
         ({"pp_size": 2}, "--pp-size"),
         ({"enable_dp_attention": True}, "--enable-dp-attention"),
         ({"enable_hierarchical_cache": True}, "--enable-hierarchical-cache"),
-        ({"enable_mixed_chunk": True}, "--enable-mixed-chunk"),
         ({"is_hybrid_swa": True}, "--model-path"),
         ({"is_hybrid_ssm": True}, "--model-path"),
         ({"tree_cache": object()}, "--radix-cache-backend"),
@@ -401,7 +399,7 @@ class Refusal:
     "flag",
     [
         pytest.param(flags[0], marks=pytest.mark.ahead(job=Refusal(flags)))
-        for flags in (("--page-size", "16"), ("--enable-mixed-chunk",))
+        for flags in (("--page-size", "16"), ("--enable-streaming-session",))
     ],
 )
 def test_a_refused_server_ends_and_says_why(ahead: tuple[int, str], flag: str) -> None:
