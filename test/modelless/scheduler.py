@@ -6,7 +6,6 @@ import functools
 import gc
 import itertools
 import logging
-import os
 import tempfile
 from array import array
 from collections import deque
@@ -316,7 +315,8 @@ def scheduler(
     get_context().override("modelless", disable_overlap_schedule=not overlap)
     group = "file://" + tempfile.mktemp(prefix="modelless-")
     with (
-        patch.dict(os.environ, MultiverseArgs(**multiverse).to_env()),
+        # Not in the environment: servers that start in the background would read it, too.
+        patch.object(MultiverseArgs, "from_env", lambda: MultiverseArgs(**multiverse)),
         envs.SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE.override(group),
         patch.object(
             bootstrap,
@@ -325,7 +325,5 @@ def scheduler(
         ),
     ):
         made = cls(args, model, slots, rows)
-        delays = envs.SGLANG_ENABLE_DELAY_SAMPLE.get()
-    envs.SGLANG_ENABLE_DELAY_SAMPLE.set(delays)  # what it decided outlives its options
     made.strict = strict
     return made

@@ -48,15 +48,16 @@ _TABLES: dict[type, _Table] = {
 def count_what_is_seen(info: Any, *args: Any, **kwargs: Any) -> None:
     """Hook after `SamplingBatchInfo.from_schedule_batch(batch, …)`; `info` is its result."""
     orchestrator = info.penalizer_orchestrator
-    if not orchestrator.is_required:
-        return
-    batch = kwargs["batch"] if "batch" in kwargs else args[-2]
     # SGLang keeps the penalizers in a set, whose order differs from process to
     # process, and adding and scaling do not commute: scale last, as it does
-    # itself in overlap mode.
+    # itself in overlap mode. Also where none is asked for yet: rows that ask may
+    # be merged into this batch.
     orchestrator.penalizers = dict(
         sorted(orchestrator.penalizers.items(), key=lambda item: item[1].is_multiplicative)
     )
+    if not orchestrator.is_required:
+        return
+    batch = kwargs["batch"] if "batch" in kwargs else args[-2]
     _count(orchestrator, [_counted(req) for req in batch.reqs], batch.device)
 
 
