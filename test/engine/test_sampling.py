@@ -15,6 +15,7 @@ from engine.no_sync import DEVICE, on_device
 from sglang_multiverse.engine import sampling
 from sglang_multiverse.engine.guard import GuardMask
 from sglang_multiverse.engine.inflight import Replacement
+from sglang_multiverse.engine.penalties import count_what_is_seen
 from sglang_multiverse.engine.sampling import (
     dress,
     inverse_cdf,
@@ -159,3 +160,11 @@ def test_in_deterministic_mode_each_path_has_its_own_noise(hook: Any) -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     undress(batch.sampling_info)
     assert ask() == (given.tolist(), [99] * 5)
+
+
+def test_what_scales_logits_comes_last_in_every_batch() -> None:
+    """Also in one whose rows ask for no penalty: rows that do may be merged into it."""
+    scales, adds = SimpleNamespace(is_multiplicative=True), SimpleNamespace(is_multiplicative=False)
+    orchestrator = SimpleNamespace(is_required=False, penalizers={"scales": scales, "adds": adds})
+    count_what_is_seen(SimpleNamespace(penalizer_orchestrator=orchestrator))
+    assert list(orchestrator.penalizers) == ["adds", "scales"]
