@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmark" / "curator.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmark" / "curator_load.py"
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """How close the curator comes to the ideal time, and how much memory it takes.
 
-    python benchmark/curator.py [--examples 1000] [--concurrency 64] [--latency 0.2]
+    python benchmark/curator_load.py [--examples 1000] [--concurrency 64] [--latency 0.2]
 
 A stand-in in a process of its own answers every call after `--latency` seconds. With n
 examples of five calls and c at once, the ideal time is n / c, rounded up, times five
@@ -8,7 +8,7 @@ latencies. Timed is the whole command, from the first reading of the source to t
 written file, without the start of the interpreter. Before, as many bare calls by the same client
 are timed, which says what the machine leaves of the ideal.
 
-    python benchmark/curator.py --tokens ../shared/data/multiverse_traces.jsonl
+    python benchmark/curator_load.py --tokens ../shared/data/multiverse_traces.jsonl
 
 prints instead what the five stages take, in tokens by the rule of thumb of 3.5 characters,
 for the chains in a file of real Multiverse texts, with good answers.
