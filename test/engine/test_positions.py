@@ -86,3 +86,8 @@ def test_a_value_on_the_device_cannot_be_read() -> None:
     for read in (torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.cpu, bool):
         with pytest.raises((RuntimeError, NotImplementedError)):
             read(on_device(1))
+
+
+def test_rows_of_beams_behind_the_requests_keep_theirs() -> None:
+    result = shifted([0, -5, None], torch.tensor([7, 9, 11, 12, 12]))
+    assert result.positions.tolist() == [7, 4, 11, 12, 12]

@@ -121,7 +121,7 @@ def test_the_host_never_waits_for_the_mask_or_the_draws() -> None:
     ids, _ = sampling.sample_with_draws(original, None, probs, info, on_device(3), False)
     assert ids.is_meta and ids.shape == (3,)
     rows = on_device(3, dtype=torch.int64)
-    put_in = Replacement(rows, on_device(2, 4, dtype=torch.int64), rows, close=5)
+    put_in = Replacement(rows, rows, on_device(2, 4, dtype=torch.int64), rows, close=5)
     assert put_in(ids.long()).is_meta
 
 

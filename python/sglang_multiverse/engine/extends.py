@@ -155,7 +155,10 @@ class Extends:
             or any(req.beam_group is not None for req in running.reqs)
         ):
             return running
-        running.filter_batch(reqs_to_exclude=scheduler._reqs_finishing_inflight(running))
+        finishing = scheduler._reqs_finishing_inflight(running)
+        running.filter_batch(reqs_to_exclude=finishing)
+        if finishing:
+            running.batch_is_full = False
         if running.is_empty() or not running.check_decode_mem():
             return running
         running.prepare_for_decode()

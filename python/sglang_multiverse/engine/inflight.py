@@ -104,23 +104,25 @@ def passed_over(stale: Sequence[Req]) -> Iterator[None]:
 
 
 class Replacement(NamedTuple):
-    """What stands in place of the tokens sampled in one step.
+    """What stands in place of the tokens sampled in one step, on its rows of branches.
 
     Attributes:
-        forced: int64 `[rows]`, the token that stands there whatever was sampled, or -1.
+        rows: int64 `[n]`, the indices of these rows in the batch.
+        forced: int64 `[n]`, the token that stands there whatever was sampled, or -1.
         table: int64 `[families + 1, k]`, the tokens that close a branch, padded with -1;
             none in its first row.
-        family: int64 `[rows]`, the row of `table` that holds for each.
+        family: int64 `[n]`, the row of `table` that holds for each.
         close: the id of `</Path>`.
     """
 
+    rows: torch.Tensor
     forced: torch.Tensor
     table: torch.Tensor
     family: torch.Tensor
     close: int
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """From the sampled tokens `[rows]` to those the next step reads."""
+        """From the sampled tokens `[n]` to those the next step reads."""
         ends = (tokens[:, None] == self.table[self.family]).any(dim=1)
         tokens = torch.where(ends, self.close, tokens)
         return torch.where(self.forced == _NONE, tokens, self.forced)
@@ -128,8 +130,10 @@ class Replacement(NamedTuple):
 
 def replacement(batch: ScheduleBatch) -> Replacement | None:
     """For the tokens about to be sampled; `None` where nothing can be replaced."""
-    device, count = batch.device, len(batch.reqs)
-    forced, family = [_NONE] * count, [0] * count
+    device = batch.device
+    rows: list[int] = []
+    forced: list[int] = []
+    family: list[int] = []
     closing: dict[frozenset[int], int] = {frozenset(): 0}
     close = None
     for row, req in rows_of(batch).branches:
@@ -137,14 +141,18 @@ def replacement(batch: ScheduleBatch) -> Replacement | None:
             continue
         close = req.family.vocabulary.tags.id_of[Role.BRANCH_CLOSE]
         token = forced_id(req, len(req.output_ids) + 1)
-        if token is not None:
-            forced[row] = token
-        elif may_close(req):
-            family[row] = closing.setdefault(req.family.closing_ids, len(closing))
+        ends = req.family.closing_ids if token is None and may_close(req) else frozenset()
+        rows.append(row)
+        forced.append(_NONE if token is None else token)
+        family.append(closing.setdefault(ends, len(closing)))
     if close is None:
         return None
     width = max(map(len, closing))
     table = [[*ids, *[_NONE] * (width - len(ids))] for ids in map(sorted, closing)]
     return Replacement(
-        to_device(forced, device), to_device(table, device), to_device(family, device), close
+        to_device(rows, device),
+        to_device(forced, device),
+        to_device(table, device),
+        to_device(family, device),
+        close,
     )

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .rows import rows_of, to_device
 
 
@@ -27,7 +29,9 @@ def shift_positions(result: Any, *args: Any, **kwargs: Any) -> None:
         return
     device = result.positions.device
     if result.forward_mode.is_decode():
-        shift = rows.shift(device)
+        # Behind the requests' rows come those of beams, which are SGLang's.
+        beams = result.positions.shape[-1] - len(rows.offsets)
+        shift = torch.nn.functional.pad(rows.shift(device), (0, beams))
     else:
         pairs = zip(rows.offsets, batch.extend_lens, strict=True)
         shift = to_device([offset for offset, length in pairs for _ in range(length)], device)

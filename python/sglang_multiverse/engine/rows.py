@@ -55,10 +55,10 @@ class Rows:
     def branches(self) -> list[tuple[int, MultiverseReq]]:
         return [(row, req) for row, req in self.ours if req.parent is not None]
 
-    def shift(self, device: Any) -> torch.Tensor | None:
+    def shift(self, device: Any) -> torch.Tensor:
         """`offsets` as int64 `[rows]` on `device`."""
-        if self._shift is None and self.offsets is not None:
-            self._shift = to_device(self.offsets, device)
+        if self._shift is None:
+            self._shift = to_device(self.offsets or [0] * len(self.reqs), device)
         return self._shift
 
     def mask(self, device: Any) -> GuardMask | None:

@@ -234,10 +234,9 @@ class MultiverseScheduler(Scheduler):
         super()._relay_forward_payload(batch, future_indices, batch_result)
         put_in = inflight.replacement(batch) if self.vocabulary is not None else None
         if put_in is not None:
-            # What the next decode step reads.
-            count = len(batch.reqs)
-            tokens = put_in(batch_result.next_token_ids[:count])
-            self.future_map.output_tokens_buf[future_indices[:count]] = tokens
+            # What the next decode step reads, on rows of branches only: a beam's are SGLang's.
+            tokens = put_in(batch_result.next_token_ids[put_in.rows])
+            self.future_map.output_tokens_buf[future_indices[put_in.rows]] = tokens
 
     def process_batch_result(self, batch: ScheduleBatch, result: Any) -> None:
         if self.vocabulary is None or not inflight.is_noted(result):
