@@ -357,12 +357,19 @@ def test_a_request_that_is_refused_fails_its_example_alone(tmp_path):
     assert all("the endpoint refuses: " in failure["reason"] for failure in failures)
 
 
-def test_guided_decoding_is_left_where_it_is_refused(tmp_path, good):
+def refusing(field, message):
+    """A 400 with `message` for requests with this field; good answers for the others."""
+
     def refuse(request, answer):
-        if "response_format" in request:
-            return Response(400, b'{"error": {"message": "response_format is not supported"}}')
+        if field in request:
+            return Response(400, json.dumps({"error": {"message": message}}).encode())
         return completion(json.dumps(answer), request)
 
+    return refuse
+
+
+def test_guided_decoding_is_left_where_it_is_refused(tmp_path, good):
+    refuse = refusing("response_format", "response_format is not supported")
     hostile = Hostile(KNOWN, refuse, times=10**6)
     code, rows, failures = curate(tmp_path, hostile)
     assert code == 0 and not failures and rows == good
@@ -374,11 +381,7 @@ def test_guided_decoding_is_left_where_it_is_refused(tmp_path, good):
 
 
 def test_an_endpoint_that_calls_the_limit_otherwise(tmp_path, good):
-    def refuse(request, answer):
-        if "max_tokens" in request:
-            return Response(400, b'{"error": {"message": "use max_completion_tokens instead"}}')
-        return completion(json.dumps(answer), request)
-
+    refuse = refusing("max_tokens", "use max_completion_tokens instead")
     hostile = Hostile(KNOWN, refuse, times=10**6)
     code, rows, failures = curate(tmp_path, hostile)
     assert code == 0 and not failures and rows == good

@@ -6,10 +6,11 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
+from ..settings import out_of_range, setting
 from .draft import Rules
 from .errors import CuratorError
 from .tree import Limits
@@ -27,71 +28,65 @@ PRESETS: dict[str, dict[str, str]] = {
 """Our field → the source's column, by preset."""
 
 
-def _setting(
-    default: Any, help: str, *, least: float | None = None, most: float | None = None
-) -> Any:
-    return field(default=default, metadata={"help": help, "least": least, "most": most})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """The settings of one run; `help` in each field's metadata says what it is."""
 
-    base_url: str = _setting("http://127.0.0.1:30000/v1", "an OpenAI-compatible endpoint")
-    model: str = _setting("", "the model asked; empty: the first that the endpoint lists")
-    api_key_env: str = _setting("OPENAI_API_KEY", "environment variable that holds the key")
-    concurrency: int = _setting(16, "examples in work, and so calls at once", least=1, most=4096)
-    timeout: float = _setting(600.0, "seconds of silence until a call is tried again", least=0.1)
-    retries: int = _setting(
+    base_url: str = setting("http://127.0.0.1:30000/v1", "an OpenAI-compatible endpoint")
+    model: str = setting("", "the model asked; empty: the first that the endpoint lists")
+    api_key_env: str = setting("OPENAI_API_KEY", "environment variable that holds the key")
+    concurrency: int = setting(16, "examples in work, and so calls at once", least=1, most=4096)
+    timeout: float = setting(600.0, "seconds of silence until a call is tried again", least=0.1)
+    retries: int = setting(
         5, "further tries after 429, 5xx, time-outs and lost connections", least=0, most=50
     )
-    requests_per_minute: int = _setting(0, "most requests a minute; 0: no limit", least=0)
-    tokens_per_minute: int = _setting(0, "most tokens a minute, about; 0: no limit", least=0)
-    response_format: Literal["auto", "json_schema", "none"] = _setting(
+    requests_per_minute: int = setting(0, "most requests a minute; 0: no limit", least=0)
+    tokens_per_minute: int = setting(0, "most tokens a minute, about; 0: no limit", least=0)
+    response_format: Literal["auto", "json_schema", "none"] = setting(
         "auto", "json_schema asks for guided decoding; auto does without where it is refused"
     )
 
-    temperature: float = _setting(0.0, "of the sampling", least=0, most=2)
-    top_p: float = _setting(1.0, "of the sampling", least=0, most=1)
-    max_answer_tokens: int = _setting(8192, "most tokens of one answer", least=16)
-    extra_body: str = _setting(
+    temperature: float = setting(0.0, "of the sampling", least=0, most=2)
+    top_p: float = setting(1.0, "of the sampling", least=0, most=1)
+    max_answer_tokens: int = setting(8192, "most tokens of one answer", least=16)
+    extra_body: str = setting(
         "", "a JSON object of further fields of every request, such as chat_template_kwargs"
     )
-    price_in: float = _setting(0.0, "price of a million prompt tokens", least=0)
-    price_out: float = _setting(0.0, "price of a million answer tokens", least=0)
-    stage: tuple[str, ...] = _setting(
+    price_in: float = setting(0.0, "price of a million prompt tokens", least=0)
+    price_out: float = setting(0.0, "price of a million answer tokens", least=0)
+    stage: tuple[str, ...] = setting(
         (), 'other values for one stage, such as "rewrite model=M temperature=0.6"; repeatable'
     )
 
-    repairs: int = _setting(3, "times that an answer is sent back to be mended", least=0, most=20)
-    rounds: int = _setting(2, "times that an example is begun before it fails", least=1, most=20)
-    max_tokens: int = _setting(0, "tokens of a run after which no call is made; 0: none", least=0)
-    max_cost: float = _setting(0.0, "cost of a run after which no call is made; 0: none", least=0)
+    repairs: int = setting(3, "times that an answer is sent back to be mended", least=0, most=20)
+    rounds: int = setting(2, "times that an example is begun before it fails", least=1, most=20)
+    max_tokens: int = setting(0, "tokens of a run after which no call is made; 0: none", least=0)
+    max_cost: float = setting(0.0, "cost of a run after which no call is made; 0: none", least=0)
 
-    preset: Literal["plain", "s1k"] = _setting("plain", "which columns the source has")
-    columns: tuple[str, ...] = _setting(
+    preset: Literal["plain", "s1k"] = setting("plain", "which columns the source has")
+    columns: tuple[str, ...] = setting(
         (), "other columns: question=…,thinking=…,answer=…,reference=…,id=…"
     )
-    split: str = _setting("train", "of a Hugging Face data set")
-    limit: int = _setting(0, "only the first rows; 0: all", least=0)
+    split: str = setting("train", "of a Hugging Face data set")
+    limit: int = setting(0, "only the first rows; 0: all", least=0)
 
-    min_parallelism: float = _setting(
+    min_parallelism: float = setting(
         1.05, "degree of parallelism below which an example is written as a sequential one", least=1
     )
-    max_edit: float = _setting(
+    max_edit: float = setting(
         0.2, "most normalised edit distance of a rewritten path", least=0, most=1
     )
-    max_paths: int = _setting(16, "most paths of a block", least=2)
-    max_depth: int = _setting(4, "deepest nesting of blocks", least=1)
-    strict: bool = _setting(False, "an example with a remark fails")
-    tokenizer: str = _setting(
+    max_paths: int = setting(16, "most paths of a block", least=2)
+    max_depth: int = setting(4, "deepest nesting of blocks", least=1)
+    strict: bool = setting(False, "an example with a remark fails")
+    tokenizer: str = setting(
         "", "a transformers tokenizer's directory to count with; empty: words, digits and signs"
     )
-    plots: bool = _setting(True, "draw the data card's plots")
+    plots: bool = setting(True, "draw the data card's plots")
 
-    only: int = _setting(0, "ask this stage anew (1 to 5) and no other; 0: all", least=0, most=5)
-    retry_failed: bool = _setting(False, "begin examples that failed once more")
-    dry_run: bool = _setting(False, "say how many calls and tokens it would take, and make none")
+    only: int = setting(0, "ask this stage anew (1 to 5) and no other; 0: all", least=0, most=5)
+    retry_failed: bool = setting(False, "begin examples that failed once more")
+    dry_run: bool = setting(False, "say how many calls and tokens it would take, and make none")
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
@@ -231,9 +226,5 @@ def _check_address(name: str, value: str) -> None:
 
 
 def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    least, most = metadata["least"], metadata["most"]
-    # Written so that NaN fails.
-    if (least is None or value >= least) and (most is None or value <= most):
-        return
-    allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-    raise CuratorError(f"{name}: {value!r} is out of range; allowed: {allowed}")
+    if wrong := out_of_range(name, value, metadata):
+        raise CuratorError(wrong)

@@ -38,7 +38,7 @@ class Pressure:
         if len(holders) > 1:
             self.retract(holders[-1])
             return True
-        rows = [req for req in batch.reqs if isinstance(req, MultiverseReq) and req.decodes]
+        rows = _decoding(batch)
         return bool(rows) and self._give_way(min(rows, key=lambda req: req.path))
 
     def make_chunk_fit(self) -> bool:
@@ -112,11 +112,7 @@ class Pressure:
             if family.trunk.stage is not Stage.QUEUED and family.holds_slots
         }
         if batch is not None:
-            found.update(
-                (id(r.family), r.family)
-                for r in batch.reqs
-                if isinstance(r, MultiverseReq) and r.decodes
-            )
+            found.update((id(req.family), req.family) for req in _decoding(batch))
         return sorted(found.values(), key=scheduler.extends.rank)
 
     def _give_way(self, first: MultiverseReq) -> bool:
@@ -156,6 +152,10 @@ class Pressure:
         self.scheduler.leaving = True
         self.scheduler.queue_again(trunk)
 
+    def retract_all(self) -> None:
+        for family in list(self.scheduler.families.values()):
+            self.retract(family)
+
     def _drop_chunk(self) -> None:
         """The prompt in SGLang's chunked prefill starts again when others have moved on."""
         scheduler = self.scheduler
@@ -169,3 +169,7 @@ class Pressure:
     def _count(self) -> None:
         if self.scheduler.metrics is not None:
             self.scheduler.metrics.add("retractions", 1)
+
+
+def _decoding(batch: ScheduleBatch) -> list[MultiverseReq]:
+    return [req for req in batch.reqs if isinstance(req, MultiverseReq) and req.decodes]

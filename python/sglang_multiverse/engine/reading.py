@@ -82,8 +82,7 @@ def _observe(req: MultiverseReq, token: int) -> None:
 def _keep(req: MultiverseReq, token: int) -> None:
     req.sampled = token
     req.family.generated += 1
-    if req.family.deltas is not None:
-        req.family.deltas.note(req.path, token)
+    req.family.note_delta(req, token)
 
 
 def forced_id(req: MultiverseReq, place: int) -> int | None:

@@ -275,16 +275,14 @@ class MultiverseScheduler(Scheduler):
         super().send_abort_output(abort_req, req)
 
     def pause_generation(self, recv_req: Any) -> None:
-        if recv_req.mode == "retract":
+        retracts = recv_req.mode == "retract"
+        if retracts:
             # Weights may change before we go on: no KV of a family may stay.
-            for family in list(self.families.values()):
-                self.pressure.retract(family)
+            self.pressure.retract_all()
             self._leave(self.running_batch, self.last_batch)
         super().pause_generation(recv_req)
-        if recv_req.mode == "retract":
-            # A step in flight was read in between.
-            for family in list(self.families.values()):
-                self.pressure.retract(family)
+        if retracts:
+            self.pressure.retract_all()  # a step in flight was read in between
 
     def is_fully_idle(self, *args: Any, ignore_waiting: bool = False, **kwargs: Any) -> bool:
         """With `ignore_waiting` a family that holds no KV only waits, like a queued request."""

@@ -5,77 +5,73 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ..settings import out_of_range, setting
 
 
 class ConfigError(ValueError):
     """A setting that is unknown or out of range; the message names it and what is allowed."""
 
 
-def _setting(
-    default: Any, help: str, *, least: float | None = None, most: float | None = None
-) -> Any:
-    return field(default=default, metadata={"help": help, "least": least, "most": most})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """The settings of one run; `help` in each field's metadata says what it is."""
 
-    base: str = _setting("smollm2-135m-instruct", "base model: bundled name, directory or hub name")
-    data: tuple[str, ...] = _setting((), "JSONL files of conversations")
-    out: str = _setting("", "directory for checkpoints, metrics and the result")
+    base: str = setting("smollm2-135m-instruct", "base model: bundled name, directory or hub name")
+    data: tuple[str, ...] = setting((), "JSONL files of conversations")
+    out: str = setting("", "directory for checkpoints, metrics and the result")
 
-    attention: Literal["multiverse", "causal"] = _setting(
+    attention: Literal["multiverse", "causal"] = setting(
         "multiverse", "causal trains the autoregressive twin: same texts without tags"
     )
-    mixture: Literal["parallel", "ramp"] = _setting(
+    mixture: Literal["parallel", "ramp"] = setting(
         "parallel",
         "ramp: the share of examples with their parallel structure rises from 0 to 1 over the "
         "epochs, the others are trained as sequential text",
     )
 
-    method: Literal["lora", "full"] = _setting("lora", "what is trained")
-    continue_from: str = _setting(
+    method: Literal["lora", "full"] = setting("lora", "what is trained")
+    continue_from: str = setting(
         "", "folder of a run whose adapter is trained further, with a fresh optimizer (LoRA only)"
     )
-    lora_rank: int = _setting(32, "LoRA rank", least=1)
-    lora_alpha: float = _setting(64.0, "LoRA alpha", least=0)
-    lora_dropout: float = _setting(0.0, "LoRA dropout", least=0, most=0.99)
-    lora_targets: tuple[str, ...] = _setting(
+    lora_rank: int = setting(32, "LoRA rank", least=1)
+    lora_alpha: float = setting(64.0, "LoRA alpha", least=0)
+    lora_dropout: float = setting(0.0, "LoRA dropout", least=0, most=0.99)
+    lora_targets: tuple[str, ...] = setting(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         "modules that LoRA adapts",
     )
 
-    lr: float = _setting(1e-5, "peak learning rate", least=0)
-    lr_new_rows: float = _setting(
+    lr: float = setting(1e-5, "peak learning rate", least=0)
+    lr_new_rows: float = setting(
         0.0, "peak learning rate of the tags' embeddings; 0: as lr (LoRA only)", least=0
     )
-    lr_schedule: Literal["cosine", "constant"] = _setting("cosine", "after the warm-up")
-    warmup_ratio: float = _setting(0.05, "share of the run with a rising rate", least=0, most=1)
-    weight_decay: float = _setting(1e-4, "of AdamW", least=0)
-    beta1: float = _setting(0.9, "of AdamW", least=0, most=0.9999)
-    beta2: float = _setting(0.95, "of AdamW", least=0, most=0.99999)
-    grad_clip: float = _setting(1.0, "gradient norm limit; 0: none", least=0)
+    lr_schedule: Literal["cosine", "constant"] = setting("cosine", "after the warm-up")
+    warmup_ratio: float = setting(0.05, "share of the run with a rising rate", least=0, most=1)
+    weight_decay: float = setting(1e-4, "of AdamW", least=0)
+    beta1: float = setting(0.9, "of AdamW", least=0, most=0.9999)
+    beta2: float = setting(0.95, "of AdamW", least=0, most=0.99999)
+    grad_clip: float = setting(1.0, "gradient norm limit; 0: none", least=0)
 
-    block_size: int = _setting(1024, "tokens per packed row", least=16)
-    batch_rows: int = _setting(1, "packed rows per device and backward pass", least=1)
-    gradient_accumulation: int = _setting(1, "backward passes per step", least=1)
-    gradient_checkpointing: bool = _setting(False, "recompute activations to save memory")
-    epochs: int = _setting(1, "passes over the data", least=1)
-    steps: int = _setting(0, "stop after that many steps; 0: no limit", least=0)
-    minutes: float = _setting(
+    block_size: int = setting(1024, "tokens per packed row", least=16)
+    batch_rows: int = setting(1, "packed rows per device and backward pass", least=1)
+    gradient_accumulation: int = setting(1, "backward passes per step", least=1)
+    gradient_checkpointing: bool = setting(False, "recompute activations to save memory")
+    epochs: int = setting(1, "passes over the data", least=1)
+    steps: int = setting(0, "stop after that many steps; 0: no limit", least=0)
+    minutes: float = setting(
         0.0, "stop after that many minutes of training, checkpoints included; 0: no limit", least=0
     )
-    precision: Literal["fp32", "bf16"] = _setting("fp32", "bf16: autocast over fp32 weights")
-    seed: int = _setting(0, "of the data order, LoRA's initial weights and dropout", least=0)
+    precision: Literal["fp32", "bf16"] = setting("fp32", "bf16: autocast over fp32 weights")
+    seed: int = setting(0, "of the data order, LoRA's initial weights and dropout", least=0)
 
-    log_every: int = _setting(1, "steps per line of metrics", least=1)
-    save_every: int = _setting(100, "steps per checkpoint; 0: only at the end", least=0)
-    threads: int = _setting(0, "CPU threads; 0: as torch has it", least=0)
-    resume: bool = _setting(True, "continue from the last checkpoint in out, if there is one")
+    log_every: int = setting(1, "steps per line of metrics", least=1)
+    save_every: int = setting(100, "steps per checkpoint; 0: only at the end", least=0)
+    threads: int = setting(0, "CPU threads; 0: as torch has it", least=0)
+    resume: bool = setting(True, "continue from the last checkpoint in out, if there is one")
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
@@ -194,9 +190,5 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
 
 
 def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    least, most = metadata["least"], metadata["most"]
-    # Written so that NaN fails.
-    if (least is None or value >= least) and (most is None or value <= most):
-        return
-    allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-    raise ConfigError(f"{name}: {value!r} is out of range; allowed: {allowed}")
+    if wrong := out_of_range(name, value, metadata):
+        raise ConfigError(wrong)
