@@ -7,7 +7,7 @@ checks on the real scheduler (`test_schedule.py`).
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from sglang_multiverse.structure.layout import Layout
 class Tree:
     """A radix tree: node 1 is `[0, 4)`, node 2 behind it `[4, 10)`, node 3 `[4, 6)`."""
 
-    PATHS = {1: ((1, 4),), 2: ((1, 4), (2, 10)), 3: ((1, 4), (3, 6))}
+    PATHS: ClassVar = {1: ((1, 4),), 2: ((1, 4), (2, 10)), 3: ((1, 4), (3, 6))}
 
     def collect_path_info(self, nodes: list[int]) -> tuple[Any, ...]:
         return tuple(
