@@ -37,6 +37,7 @@ def test_the_pin_is_what_is_installed() -> None:
         for hook in (
             *upstream.scheduler_hooks(),
             *upstream.http_hooks(),
+            *upstream.page_hooks(),
             *upstream.platform_hooks(),
         )
     ],

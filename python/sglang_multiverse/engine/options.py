@@ -35,6 +35,7 @@ class MultiverseArgs:
     """The server's options. `None` means no bound."""
 
     enable: bool = _option(True, "Fork at </Goal>; off serves every model as plain SGLang does.")
+    playground: bool = _option(True, "Serve a page at /playground that shows branches live.")
     guard: bool = _option(True, "Mask the tags that may not come next.")
     stop_in_blocks: bool = _option(
         True,

@@ -11,7 +11,10 @@ def register() -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
     in_scheduler = upstream.in_scheduler_process()
-    hooks = upstream.hooks_here() if in_scheduler else upstream.http_hooks()
+    if in_scheduler:
+        hooks = upstream.hooks_here()
+    else:
+        hooks = (*upstream.http_hooks(), *upstream.page_hooks())
     for hook in hooks:
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
     register_parser()

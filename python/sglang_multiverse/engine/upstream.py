@@ -126,6 +126,17 @@ def http_hooks() -> tuple[Hook, ...]:
     return tuple(Hook(target, hook, "around") for target, hook in around)
 
 
+def page_hooks() -> tuple[Hook, ...]:
+    """The hooks that put the playground on SGLang's server; not for the scheduler process."""
+    from .http import page
+
+    server = "sglang.srt.entrypoints.http_server._setup_and_run_http_server"
+    return (
+        Hook(server, page.before_serving, "before"),
+        Hook("sglang.srt.utils.auth.decide_request_auth", page.allow_page, "around"),
+    )
+
+
 def platform_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process on the platform `multiverse_cpu`."""
     from .platform import sleep_while_paused
