@@ -24,6 +24,7 @@ class Flow {
       if (at > 0) this.end();
       if (this.line === null) {
         if (piece.trim() === "") return;
+        piece = piece.replace(/^ /, ""); // what parts a label from its text
         this.line = h("p", { class: kind });
         this.line.append("");
         this.body.append(this.line);

@@ -45,7 +45,7 @@ export class Card {
     this.axis = h("div", { class: "axis", role: "group", "aria-label": "axis of the timeline" });
     for (const axis of /** @type {const} */ (["time", "steps"])) {
       this.axis.append(
-        h("button", { class: "quiet", "aria-pressed": axis === "time", "data-axis": axis, onclick: () => this.turn(axis) }, axis === "time" ? "time" : "steps"),
+        h("button", { class: "quiet", "aria-pressed": String(axis === "time"), "data-axis": axis, onclick: () => this.turn(axis) }, axis === "time" ? "time" : "steps"),
       );
     }
     this.measures = h(
@@ -92,9 +92,11 @@ export class Card {
     const who =
       this.run.pieces.length === 0
         ? "reading the question"
-        : names.length === 0
-          ? "decoding one sequence"
-          : `decoding ${names.length} ${names.length === 1 ? "branch" : "branches"} together: ${names.join(", ")}`;
+        : growing.length === 0
+          ? "forking"
+          : names.length === 0
+            ? "decoding one sequence"
+            : `decoding ${names.length} ${names.length === 1 ? "branch" : "branches"} together: ${names.join(", ")}`;
     this.status.replaceChildren(
       h("span", { class: "pulse" }),
       h("span", { class: "who" }, who),

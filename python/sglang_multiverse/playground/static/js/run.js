@@ -90,20 +90,39 @@ export function runOfText(text, question, title) {
     starts.push(length);
     length += unit.length;
   }
+  const steps = stepsOf(reading.positions, paths);
   const order = units.map((_, at) => at);
-  // By position, so that siblings come together; what a path wrote stays in order.
-  order.sort((one, other) => reading.positions[one] - reading.positions[other] || one - other);
+  order.sort((one, other) => steps[one] - steps[other] || one - other);
   return {
     ...newRun(question, title),
     pieces: order.map((at) => {
       /** @type {[number, string, string]} */
-      const piece = [reading.positions[at], paths[at], units[at]];
+      const piece = [steps[at], paths[at], units[at]];
       return stray.has(at) ? [...piece, 1] : piece;
     }),
     unit: "words",
     seconds: null,
     defects: defects(reading).map(({ at, what }) => ({ at: starts[at], what })),
   };
+}
+
+/**
+ * When each unit is written, so that siblings come together: its position, unless it stands behind
+ * branches that go further, as the tag does that ends a block before all its paths were there.
+ * @param {number[]} positions
+ * @param {string[]} paths
+ * @returns {number[]}
+ */
+function stepsOf(positions, paths) {
+  /** @type {Map<string, number>} how far a path and all within it have come */
+  const reached = new Map();
+  return positions.map((position, at) => {
+    const step = Math.max(position, reached.get(paths[at]) ?? 0);
+    for (let path = paths[at]; ; path = path.slice(0, Math.max(0, path.lastIndexOf(".")))) {
+      reached.set(path, Math.max(step, reached.get(path) ?? 0));
+      if (path === "") return step;
+    }
+  });
 }
 
 /** @param {string} text @returns {string[]} words, each with the white space before it */

@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { Card } from "./card.js";
+import { setFormulas } from "./maths.js";
 import { defectsOf, runOfText } from "./run.js";
 
 /** @typedef {{title: string, question: string, text: string}} Trace */
@@ -64,7 +65,9 @@ export function traceView(source, name) {
     const { title, question, text } = traces[at];
     const card = new Card(question);
     card.load(runOfText(text, question, title));
-    place.replaceChildren(h("h2", {}, title), question === "" ? "" : h("div", { class: "question" }, question), card.element);
+    const asked = h("div", { class: "question", tabindex: "0" }, question);
+    setFormulas(asked);
+    place.replaceChildren(h("h2", {}, title), question === "" ? "" : asked, card.element);
     card.chart.draw();
     list.querySelectorAll("button").forEach((one, index) => one.setAttribute("aria-current", String(index === at)));
   };
