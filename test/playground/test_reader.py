@@ -70,7 +70,9 @@ def block(found: Block) -> dict[str, Any]:
 def test_the_tags_are_those_of_the_dialect() -> None:
     roles = run('result = (await load("dialect")).ROLES;')
     assert tuple(roles) == MULTIVERSE.tags
-    theirs = [role.value.replace(" ", "-").replace("branch", "path") for role in MULTIVERSE.roles.values()]
+    theirs = [
+        role.value.replace(" ", "-").replace("branch", "path") for role in MULTIVERSE.roles.values()
+    ]
     assert list(roles.values()) == theirs
 
 
@@ -129,7 +131,10 @@ def test_the_public_traces() -> None:
 
 
 def test_a_text_becomes_a_tree_and_again_the_text() -> None:
-    cases = ["".join(unit if unit in MULTIVERSE.tags else f" {unit}{i}" for i, unit in enumerate(units)) for units in texts(1000)]
+    cases = [
+        "".join(unit if unit in MULTIVERSE.tags else f" {unit}{i}" for i, unit in enumerate(units))
+        for units in texts(1000)
+    ]
     same = run(
         """
         const { runOfText, transcriptOf } = await load("run");

@@ -91,7 +91,7 @@ export class AnswerView {
     const plan = h("ol", { class: "plan" });
     const head = h("div", { class: "block-head" }, h("span", {}, "planning"));
     const grid = h("div", { class: "columns", hidden: true });
-    const root = h("section", { class: "block", "aria-label": "parallel block" }, head, plan, grid);
+    const root = h("div", { class: "block", role: "group", "aria-label": "parallel block" }, head, plan, grid);
     this.flow(block.parent).put(root);
     this.blocks.set(block, { root, plan, grid, head, conclusion: null });
   }
@@ -118,8 +118,9 @@ export class AnswerView {
     const body = h("div", { class: "body" });
     const hover = this.onHover;
     const root = h(
-      "section",
+      "div",
       {
+        role: "group",
         class: `branch column queued ${hueOf(branch.path)}`,
         "data-key": branch.key,
         "aria-label": `branch ${branch.path}`,
