@@ -92,7 +92,8 @@ def scripted_app(args: MultiverseArgs | None = None) -> FastAPI:
     async def chat(request: Any) -> Any:
         body = await request.json()
         app.state.asked.append(body)
-        name, pause, every = (*body["messages"][-1]["content"].split(), "0", "1")[:3]
+        name, *rest = body["messages"][-1]["content"].split()
+        pause, every = (*rest, *("0", "1")[len(rest) :])
         if name == "refused":
             return JSONResponse({"object": "error", "message": REFUSED}, status_code=400)
         pieces = events(name, float(pause), int(every))

@@ -27,7 +27,7 @@ def tab(browser: Any) -> Iterator[Any]:
     """A page of the browser; what its console complains of fails the test, unless it is taken out."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(10_000)
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on(
