@@ -63,7 +63,8 @@ SCRIPTS: dict[str, list[Piece]] = {
         ("", "Let's think.\n"),
         (
             "",
-            "<Parallel>\n<Goal>\n<Outline>\n1: one\n</Outline>\n<Outline>\n2: two\n</Outline>\n</Goal>",
+            "<Parallel>\n<Goal>\n<Outline>\n1: one\n</Outline>\n"
+            "<Outline>\n2: two\n</Outline>\n</Goal>",
         ),
         ("1", "\n<Path>\n1: first"),
         ("2", "\n<Path>\n2: second "),

@@ -255,7 +255,8 @@ def test_traces_can_be_dropped_and_broken_ones_show_where(tab: Any, url: str) ->
         """(text) => {
           const transfer = new DataTransfer();
           transfer.items.add(new File([text], "runs.jsonl"));
-          document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
+          const how = { dataTransfer: transfer, cancelable: true };
+          document.dispatchEvent(new DragEvent("drop", how));
         }""",
         rows,
     )
@@ -366,7 +367,11 @@ def test_ten_thousand_tokens_scroll_smoothly(tab: Any, url: str) -> None:
         """() => {
           window.frames_ = [];
           let last = performance.now();
-          const step = (now) => { window.frames_.push(now - last); last = now; requestAnimationFrame(step); };
+          const step = (now) => {
+            window.frames_.push(now - last);
+            last = now;
+            requestAnimationFrame(step);
+          };
           requestAnimationFrame(step);
         }"""
     )
@@ -384,7 +389,8 @@ def test_ten_thousand_tokens_scroll_smoothly(tab: Any, url: str) -> None:
     for name, frames in (("growing", growing), ("scrolling", scrolling)):
         middle, most = frames[len(frames) // 2], frames[int(len(frames) * 0.95)]
         print(
-            f"{name}: {len(frames)} frames, median {middle:.1f} ms, 95 % below {most:.1f} ms, longest {frames[-1]:.1f} ms"
+            f"{name}: {len(frames)} frames, median {middle:.1f} ms, 95 % below {most:.1f} ms, "
+            f"longest {frames[-1]:.1f} ms"
         )
     assert scrolling[len(scrolling) // 2] < 34
     assert growing[len(growing) // 2] < 67

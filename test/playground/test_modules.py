@@ -149,7 +149,9 @@ globalThis.fetch = async (url, init) => {
   asked.push([String(url), init.headers.get("authorization"), JSON.parse(init.body)]);
   const bytes = new TextEncoder().encode(data.text);
   const body = new ReadableStream({ start(controller) {
-    for (let at = 0; at < bytes.length; at += data.size) controller.enqueue(bytes.slice(at, at + data.size));
+    for (let at = 0; at < bytes.length; at += data.size) {
+      controller.enqueue(bytes.slice(at, at + data.size));
+    }
     controller.close();
   } });
   return new Response(body, { status: data.status });
@@ -158,7 +160,8 @@ const server = new Server(new URL("http://host/a/"), "k");
 const events = [];
 let error = null;
 try {
-  for await (const e of server.ask({ model: "m" }, { max_depth: 1 }, new AbortController().signal)) events.push(e);
+  const { signal } = new AbortController();
+  for await (const e of server.ask({ model: "m" }, { max_depth: 1 }, signal)) events.push(e);
 } catch (caught) {
   if (!(caught instanceof ServerError)) throw caught;
   error = [caught.status, caught.message];
@@ -170,7 +173,7 @@ EVENTS = (
     'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
     'data: {"choices":[{"index":0,"delta":{"content":"hé"},"multiverse":{"path":"2.1"}}]}\r\n\r\n'
     ": a comment\n\n"
-    'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop","multiverse":{"tokens":3}}]}\n\n'
+    'data: {"choices":[{"delta":{},"finish_reason":"stop","multiverse":{"tokens":3}}]}\n\n'
     'data: {"choices":[],"usage":{}}\n\n'
     "data: [DONE]\n\n"
 )
@@ -219,10 +222,12 @@ def test_markdown_nests_as_the_branches_do() -> None:
 
 def test_traces_are_found_in_what_people_have() -> None:
     found = run(
-        'const { tracesOf } = await load("traces"); result = data.map((text) => tracesOf(text, "f"));',
+        'const { tracesOf } = await load("traces");'
+        'result = data.map((text) => tracesOf(text, "f"));',
         [
             '{"id": 3, "user": "q", "output": "o"}\n\n{"no": 1}\nnot json\n{"text": "t"}',
-            '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}',
+            '{"messages": [{"role": "user", "content": "q"}, '
+            '{"role": "assistant", "content": "a"}]}',
             "plain <Parallel>",
         ],
     )
@@ -238,7 +243,8 @@ def test_traces_are_found_in_what_people_have() -> None:
 def test_formulas_are_cut_out_and_prices_are_not() -> None:
     found = run(
         'const { splitAtFormulas } = await load("maths");'
-        "result = data.map((text) => splitAtFormulas(text).map(({ text, tex, display }) => [text, tex, display]));",
+        "result = data.map((text) => splitAtFormulas(text).map((p) => "
+        "[p.text, p.tex, p.display]));",
         [r"so \(x\) and $$y$$", r"\[a\nb\]", "costs $5 and $6, $7", "$a_1$, $b$."],
     )
     assert found[0] == [

@@ -94,7 +94,8 @@ def test_every_text_is_read_alike() -> None:
 def test_what_is_wrong_is_found_where_structure_finds_it() -> None:
     cases = texts(1000)
     answers = run(
-        'const { read, defects } = await load("reader"); result = data.map((u) => defects(read(u)));',
+        'const { read, defects } = await load("reader");'
+        "result = data.map((units) => defects(read(units)));",
         cases,
     )
     broken = 0

@@ -19,9 +19,7 @@ _READS = ("GET", "HEAD")
 logger = logging.getLogger(__name__)
 
 
-def before_serving(
-    server_args: Any, tokenizer_manager: Any, template_manager: Any, *args: Any, **kwargs: Any
-) -> None:
+def before_serving(_server_args: Any, tokenizer_manager: Any, *_: Any, **__: Any) -> None:
     """Hook: add the routes once SGLang has all that they answer from."""
     from sglang.srt.entrypoints.http_server import app
 
@@ -42,16 +40,16 @@ def add_routes(app: Any, manager: Any) -> None:
     from sglang_multiverse.playground.bundle import offline_template
     from sglang_multiverse.playground.files import HEADERS, INDEX
 
-    async def to_folder(request: Any) -> Response:
+    async def to_folder(_: Any) -> Response:
         # The way there is relative, so that it holds behind a proxy that adds a prefix.
         return Response(status_code=307, headers={"Location": PAGE.lstrip("/") + "/"})
 
-    async def config(request: Any) -> Response:
+    async def config(_: Any) -> Response:
         context = getattr(manager.model_config, "context_len", None)
         server = support_of(manager).server
         return JSONResponse(page_config(server, manager.served_model_name, context))
 
-    async def offline(request: Any) -> Response:
+    async def offline(_: Any) -> Response:
         # The template of a shared file: the page fetches it as text, nobody opens it here.
         return Response(offline_template(), media_type="text/plain", headers=HEADERS)
 
