@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse, StreamingResponse
 
 from demo.pieces import SUMMARY
+from sglang_multiverse.demo.transcript import Transcript
 from sglang_multiverse.engine.http.page import add_routes
 from sglang_multiverse.engine.http.support import Support
 from sglang_multiverse.engine.options import MultiverseArgs
@@ -78,6 +79,16 @@ SCRIPTS: dict[str, list[Piece]] = {
     "maths": [("", r"It is \(\frac{1}{2}\) and $x^2$, for \(\broken{\) dollars." + "\n")],
     "slow": [("", "Slow.\n"), *block(3, 400), ("", "Done.")],
 }
+
+
+def linear(script: str) -> str:
+    """The text of a script, its branches in the order of the plan."""
+    transcript = Transcript()
+    for path, text in SCRIPTS[script]:
+        transcript.add(path, text)
+    return transcript.text
+
+
 REFUSED = "multiverse.max_depth=9: allowed: an integer in [1, 4]"
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from playground.app import scripted_app, serving
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -40,3 +42,15 @@ def tab(browser: Any) -> Iterator[Any]:
     complaints = page.complaints
     context.close()
     assert complaints == []
+
+
+@pytest.fixture(scope="module")
+def app() -> Any:
+    return scripted_app()
+
+
+@pytest.fixture(scope="module")
+def url(app: Any, browser: Any) -> Iterator[str]:
+    """The page on the scripted model."""
+    with serving(app) as address:
+        yield f"{address}/playground"

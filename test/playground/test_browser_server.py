@@ -11,7 +11,7 @@ from asking import user
 from models.problems import answer, generate
 from server import Server
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.server
 
 NESTED = generate(3, "held-out", "nested")
 

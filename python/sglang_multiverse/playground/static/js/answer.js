@@ -4,8 +4,8 @@ import { h, hueOf } from "./dom.js";
 import { outlineLabel } from "./dialect.js";
 import { setFormulas } from "./maths.js";
 
-/** @typedef {import("./transcript.js").Branch} Branch */
-/** @typedef {import("./transcript.js").Block} Block */
+/** @typedef {import("./branch.js").Branch} Branch */
+/** @typedef {import("./branch.js").Block} Block */
 
 const FOLD_ABOVE = 320; // pixels of the tallest branch from which a joined block is folded
 
@@ -146,12 +146,12 @@ export class AnswerView {
 
   /** @param {Branch} branch */
   begin(branch) {
-    this.of_(branch).root.classList.remove("queued");
+    this.shownOf(branch).root.classList.remove("queued");
   }
 
   /** @param {Branch} branch */
   close(branch) {
-    const { root, flow, state } = this.of_(branch);
+    const { root, flow, state } = this.shownOf(branch);
     flow.end();
     root.classList.remove("queued", "growing", "waiting");
     root.classList.add("closed");
@@ -232,7 +232,7 @@ export class AnswerView {
   }
 
   /** @param {Branch} branch */
-  of_(branch) {
+  shownOf(branch) {
     const found = this.branches.get(branch.key);
     if (found === undefined) throw new Error(`no branch ${branch.key}`);
     return found;

@@ -6,14 +6,14 @@ import { Chart } from "./chart.js";
 import { figuresOf, showFigures } from "./figures.js";
 import { layout } from "./layout.js";
 import { defectList, linearText } from "./linear.js";
+import { button, copy } from "./buttons.js";
 import { toMarkdown } from "./markdown.js";
+import { Replay } from "./replay.js";
 import { addPiece, applySizes, newRun, transcriptOf } from "./run.js";
 import { Transcript } from "./transcript.js";
 
 const CHART_EVERY = 200; // milliseconds
 const SAY_EVERY = 2000;
-const STEP = 30; // milliseconds a step, where a text that nobody watched is replayed
-const LONGEST = 30_000; // of a replay, in milliseconds
 
 /** @typedef {import("./run.js").Run} Run */
 /** @typedef {Record<string, () => void>} Actions what the card's owner offers, by name */
@@ -30,7 +30,8 @@ export class Card {
     this.drawn = 0;
     this.said = { at: 0, text: "" };
     this.frame = 0;
-    this.replay = 0;
+    /** @type {Replay|null} */
+    this.replay = null;
     const hover = (/** @type {string|null} */ key) => this.mark(key);
     this.hover = hover;
     this.view = new AnswerView(hover);
@@ -100,7 +101,7 @@ export class Card {
     this.status.replaceChildren(
       h("span", { class: "pulse" }),
       h("span", { class: "who" }, who),
-      h("span", { class: "rate" }, this.replay === 0 && this.run.pieces.length > 0 ? `${rate} tokens/s` : ""),
+      h("span", { class: "rate" }, this.replay === null && this.run.pieces.length > 0 ? `${rate} tokens/s` : ""),
     );
     this.say(who, now);
     if (this.transcript.blocks.length > 0 && now - this.drawn > CHART_EVERY) {
@@ -120,6 +121,11 @@ export class Card {
 
   /** The answer is complete, or as complete as it gets. */
   end() {
+    const { summary } = this.run;
+    if (this.live) {
+      const what = summary === null ? "" : `, ${summary.tokens} tokens, ${summary.branches} branches`;
+      this.spoken.textContent = `Answer ended${what}`;
+    }
     this.live = false;
     this.element.classList.remove("live");
     cancelAnimationFrame(this.frame);
@@ -166,8 +172,6 @@ export class Card {
     this.linear.open = false;
     this.note();
     this.offer();
-    const parts = run.summary === null ? "" : `, ${run.summary.tokens} tokens, ${run.summary.branches} branches`;
-    this.spoken.textContent = `Answer complete${parts}`;
   }
 
   note() {
@@ -184,11 +188,11 @@ export class Card {
     }
   }
 
-  /** @param {string} message */
-  fail(message) {
-    this.run.finish = "error";
-    this.end();
-    this.notes.append(h("p", { class: "note error", role: "alert" }, message));
+  /** @param {string} message @param {boolean} [error] */
+  report(message, error = false) {
+    this.note();
+    const shown = { class: error ? "note error" : "note", role: error ? "alert" : "status" };
+    this.notes.append(h("p", shown, message));
   }
 
   offer() {
@@ -241,66 +245,24 @@ export class Card {
 
   /** Show again how it came, or, for a text that nobody watched, how it would have. */
   play() {
-    cancelAnimationFrame(this.replay);
     const { run } = this;
-    const scale = run.seconds === null ? STEP : 1;
-    const length = (run.pieces.at(-1)?.[0] ?? 0) * scale;
-    const speed = Math.max(1, length / LONGEST);
     this.rebuild();
     this.chart.other = null;
     this.notes.replaceChildren();
     this.linear.hidden = true;
     this.element.classList.add("live");
+    this.replay = new Replay(
+      run,
+      (piece) => addPiece(this.transcript, piece),
+      () => this.refresh(),
+      () => this.stopReplay(),
+    );
     this.actions.replaceChildren(button("Skip to the end", () => this.stopReplay()));
-    const start = performance.now();
-    let next = 0;
-    const step = () => {
-      const now = (performance.now() - start) * speed;
-      while (next < run.pieces.length && run.pieces[next][0] * scale <= now) {
-        addPiece(this.transcript, run.pieces[next]);
-        next += 1;
-      }
-      if (next === run.pieces.length) {
-        this.stopReplay();
-        return;
-      }
-      this.refresh();
-      this.replay = requestAnimationFrame(step);
-    };
-    this.replay = requestAnimationFrame(step);
   }
 
   stopReplay() {
-    cancelAnimationFrame(this.replay);
-    this.replay = 0;
+    this.replay?.stop();
+    this.replay = null;
     this.load(this.run, this.other);
-  }
-}
-
-/** @param {string} name @param {() => void} act */
-function button(name, act) {
-  const made = h("button", { class: "quiet" }, name);
-  made.addEventListener("click", () => {
-    act();
-    if (name.startsWith("Copy")) {
-      made.textContent = "Copied";
-      setTimeout(() => (made.textContent = name), 1200);
-    }
-  });
-  return made;
-}
-
-/** @param {string} text */
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    // Not a secure context, or not allowed: the old way works everywhere.
-    const area = h("textarea", { class: "offscreen" });
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
   }
 }

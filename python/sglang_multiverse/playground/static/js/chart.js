@@ -25,6 +25,7 @@ export class Chart {
     /** @type {import("./transcript.js").Transcript|null} */
     this.other = null;
     this.marked = /** @type {string|null} */ (null);
+    this.labelled = "";
     new ResizeObserver(() => this.draw()).observe(this.plot);
   }
 
@@ -88,7 +89,9 @@ export class Chart {
 
   /** @param {Layout} main */
   label(main) {
-    if (this.labels.childElementCount === main.lanes.length) return;
+    const names = JSON.stringify(main.lanes);
+    if (names === this.labelled) return;
+    this.labelled = names;
     this.labels.replaceChildren(
       ...main.lanes.map(({ path, title }) => {
         const key = () => main.bars.find((bar) => bar.path === path)?.key ?? null;

@@ -15,7 +15,7 @@ const COUNTED_AT_ONCE = 2000;
 /**
  * @typedef {object} Page what the conversation needs of the page around it
  * @property {import("./stream.js").Server} server
- * @property {() => import("./settings.js").Settings} settings
+ * @property {() => import("./settings.js").Settings|null} settings null before the server has answered
  * @property {HTMLElement} list where turns are put
  * @property {(busy: boolean) => void} onBusy
  * @property {(text: string) => void} onEdit a question goes back to where it is written
@@ -34,12 +34,14 @@ export class Chat {
 
   /** @param {string} question */
   async ask(question) {
-    if (this.running !== null || question.trim() === "" || !this.page.settings().check()) return;
+    if (this.running !== null || question.trim() === "" || !this.page.settings()?.check()) return;
     const turn = this.add(question);
     turn.card.begin();
     turn.element.scrollIntoView({ block: "start", behavior: "smooth" });
-    await this.work(turn, {}, (piece) => turn.card.push(piece), turn.card.run);
-    if (turn.card.live) turn.card.end();
+    const { card } = turn;
+    const failed = await this.work(turn, {}, (piece) => card.push(piece), card.run);
+    card.end();
+    if (failed !== null) card.report(failed, true);
     this.keep();
   }
 
@@ -50,7 +52,7 @@ export class Chat {
 
   /** @param {Turn} turn */
   async again(turn) {
-    if (this.running !== null) return;
+    if (this.running !== null || !this.page.settings()?.check()) return;
     const { question } = turn;
     this.cutAt(turn);
     await this.ask(question);
@@ -66,25 +68,29 @@ export class Chat {
 
   /** Ask the same with one branch after another, and lay both over each other. @param {Turn} turn */
   async oneAtATime(turn) {
-    if (this.running !== null) return;
+    if (this.running !== null || !this.page.settings()?.check()) return;
     const run = newRun(turn.question);
     const { card } = turn;
-    card.notes.replaceChildren(h("p", { class: "note", role: "status" }, "Asking again, one branch at a time …"));
-    const done = await this.work(turn, { max_parallel_branches: 1 }, (piece) => run.pieces.push(piece), run);
-    if (done) card.compare(run);
+    card.report("Asking again, one branch at a time …");
+    const failed = await this.work(turn, { max_parallel_branches: 1 }, (piece) => run.pieces.push(piece), run);
+    if (failed !== null) card.report(failed, true);
+    else if (run.finish === "stopped") card.note();
+    else card.compare(run);
     this.keep();
   }
 
   /**
-   * Ask a turn's question; whether it was answered to the end.
+   * Ask a turn's question; what went wrong, or null.
    * @param {Turn} turn
    * @param {Record<string, unknown>} more options
    * @param {(piece: import("./run.js").Piece) => void} onPiece
    * @param {import("./run.js").Run} run to be filled
+   * @returns {Promise<string|null>}
    */
   async work(turn, more, onPiece, run) {
-    const { server } = this.page;
-    const { sampling, options } = this.page.settings().values();
+    const { server, settings } = this.page;
+    const { sampling, options } = /** @type {import("./settings.js").Settings} */ (settings()).values();
+    let failed = null;
     const controller = new AbortController();
     this.running = controller;
     this.page.onBusy(true);
@@ -100,28 +106,25 @@ export class Chat {
         }
       }
     } catch (error) {
-      if (controller.signal.aborted) run.finish = "stopped";
-      else this.failed(turn, error);
+      if (!controller.signal.aborted && !(error instanceof ServerError)) throw error;
+      run.finish = controller.signal.aborted ? "stopped" : "error";
+      if (error instanceof ServerError) {
+        failed = error.message;
+        if (error.status === 401) this.page.onKey();
+      }
     }
     run.seconds = (performance.now() - start) / 1000;
     await this.measure(run);
     this.running = null;
     this.page.onBusy(false);
-    return run.finish !== null && run.finish !== "error" && run.finish !== "stopped";
-  }
-
-  /** @param {Turn} turn @param {unknown} error */
-  failed(turn, error) {
-    if (!(error instanceof ServerError)) throw error;
-    if (error.status === 401) this.page.onKey();
-    turn.card.fail(error.message);
+    return failed;
   }
 
   /** The sizes of a run's segments in tokens, which a stream does not tell. @param {import("./run.js").Run} run */
   async measure(run) {
     const transcript = new Transcript();
     for (const [time, path, text] of run.pieces) transcript.add(path, text, time);
-    if (run.finish !== "error") run.defects = run.finish === "stop" ? defectsOf(transcript.text) : [];
+    if (run.finish === "stop") run.defects = defectsOf(transcript.text);
     const texts = transcript.segments.map(({ text }) => text);
     if (texts.length === 0 || texts.length > COUNTED_AT_ONCE) return;
     try {
@@ -136,12 +139,12 @@ export class Chat {
   /** The conversation up to a turn's question. @param {Turn} turn */
   messagesOf(turn) {
     const messages = [];
-    for (const { question, card } of this.turns) {
-      messages.push({ role: "user", content: question });
-      if (card === turn.card) break;
-      messages.push({ role: "assistant", content: card.transcript.text });
+    for (const { question, card } of this.turns.slice(0, this.turns.indexOf(turn))) {
+      const content = card.transcript.text;
+      if (content === "") continue; // it was never answered
+      messages.push({ role: "user", content: question }, { role: "assistant", content });
     }
-    return messages;
+    return [...messages, { role: "user", content: turn.question }];
   }
 
   /** @param {string} question @returns {Turn} */

@@ -1,6 +1,6 @@
 // Where the bars of a timeline stand: one lane a branch, forks and joins, the critical path.
 
-/** @typedef {import("./transcript.js").Branch} Branch */
+/** @typedef {import("./branch.js").Branch} Branch */
 /** @typedef {import("./transcript.js").Transcript} Transcript */
 
 /**

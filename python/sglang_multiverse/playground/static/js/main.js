@@ -18,10 +18,7 @@ let settings = null;
 
 const chat = new Chat({
   server,
-  settings: () => {
-    if (settings === null) throw new ServerError("the server has not said yet what it can do");
-    return settings;
-  },
+  settings: () => settings,
   list: byId("turns"),
   onBusy: (busy) => {
     byId("send").hidden = busy;
@@ -52,7 +49,9 @@ async function connect() {
 
 async function send() {
   const question = composer.value;
-  if (question.trim() === "" || settings === null || chat.running !== null) return;
+  if (question.trim() === "" || chat.running !== null) return;
+  if (settings === null) await connect();
+  if (settings === null) return;
   composer.value = "";
   grow();
   byId("welcome").hidden = true;

@@ -2,7 +2,7 @@
 
 import { transcriptOf } from "./run.js";
 
-/** @typedef {import("./transcript.js").Branch} Branch */
+/** @typedef {import("./branch.js").Branch} Branch */
 
 /**
  * @param {import("./run.js").Run} run

@@ -1,27 +1,10 @@
 // An answer as a tree, built piece by piece: which branch wrote what, and when.
 
+import { Branch } from "./branch.js";
 import { ROLES, outlineLabel, splitAtTags } from "./dialect.js";
 
-/**
- * What a branch wrote between two forks: one bar of the timeline.
- * @typedef {object} Segment
- * @property {"segment"} kind
- * @property {string} text
- * @property {number} start when its first piece came, in milliseconds from the question
- * @property {number} end when its last piece came
- * @property {number} size how much it is, in the unit of the run
- */
-
-/**
- * A parallel block, from its plan on.
- * @typedef {object} Block
- * @property {"block"} kind
- * @property {number} number of the answer's blocks, from 1
- * @property {Branch} parent
- * @property {string[]} outlines as they are written, labels included
- * @property {Branch[]} branches in the order of the plan
- * @property {boolean} joined
- */
+/** @typedef {import("./branch.js").Block} Block */
+/** @typedef {import("./branch.js").Segment} Segment */
 
 /**
  * Who shows what is added; each method is optional.
@@ -36,42 +19,6 @@ import { ROLES, outlineLabel, splitAtTags } from "./dialect.js";
  * @property {(block: Block) => void} join its parent goes on
  * @property {(block: Block, text: string) => void} conclude
  */
-
-/** @typedef {"prose"|"head"|"label"|"plan"|"outline"|"wait"|"conclusion"|"end"} Mode */
-
-/** One path of the answer; the trunk has the path `""`. */
-export class Branch {
-  /** @param {string} path @param {string} key unique in the answer @param {string} title */
-  constructor(path, key, title) {
-    this.path = path;
-    this.key = key;
-    this.title = title;
-    /** @type {(Segment|Block)[]} in the order of the linear form */
-    this.parts = [];
-    this.begun = path === "";
-    this.closed = false;
-    this.thinking = false;
-    /** @type {Block|null} the block it plans, waits for or concludes */
-    this.block = null;
-    /** @type {Mode} what the next text is */
-    this.mode = path === "" ? "prose" : "head";
-    this.label = "";
-  }
-
-  /** Whether it is the one that writes, rather than branches within it. */
-  get growing() {
-    return this.begun && !this.closed && this.mode !== "wait";
-  }
-
-  /** The linear form of this branch and all within it. @returns {string} */
-  get text() {
-    return this.parts
-      .map((part) =>
-        part.kind === "segment" ? part.text : part.branches.map((branch) => branch.text).join(""),
-      )
-      .join("");
-  }
-}
 
 export class Transcript {
   /** @param {Partial<Sink>} [sink] */
@@ -213,7 +160,8 @@ export class Transcript {
         return;
       }
     }
-    if (branch.mode === "head" && text.trim() === "") return;
+    // White space between tags lays the text out, and the page does that in its own way.
+    if (!stray && text.trim() === "" && ["head", "plan", "wait"].includes(branch.mode)) return;
     if (branch.mode === "label" && !stray) {
       // The header repeats the label that the column's title shows; it may come in pieces.
       branch.label += text;
@@ -223,7 +171,6 @@ export class Transcript {
       if (label !== "" && rest === "") return;
       text = label === "" ? branch.label : rest;
     }
-    if (branch.mode === "plan" && text.trim() === "" && !stray) return;
     this.sink.prose?.(branch, text, stray);
   }
 
@@ -254,9 +201,12 @@ export class Transcript {
     const { block, mode } = branch;
     switch (role) {
       case "think-open":
-      case "think-close":
-        branch.thinking = role === "think-open";
-        return mode === "prose";
+      case "think-close": {
+        const opens = role === "think-open";
+        if (branch.path !== "" || mode !== "prose" || opens === branch.thinking) return false;
+        branch.thinking = opens;
+        return true;
+      }
       case "block-open":
         if (mode !== "prose" && mode !== "label") return false;
         this.plan(branch);
