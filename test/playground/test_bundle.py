@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -120,9 +121,16 @@ def test_what_cannot_be_read_or_written_is_named(
 
 
 def test_a_wheel_carries_the_page(tmp_path: Path) -> None:
+    # From a copy: what an earlier build left in the tree would go into the wheel, too.
+    tree = tmp_path / "tree"
+    for name in ("python", "kernels"):
+        kept = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=kept)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
     command = "-m pip wheel --no-deps --no-build-isolation --no-index --quiet --wheel-dir"
     subprocess.run(
-        [sys.executable, *command.split(), str(tmp_path), str(ROOT)], check=True, timeout=120
+        [sys.executable, *command.split(), str(tmp_path), str(tree)], check=True, timeout=120
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())

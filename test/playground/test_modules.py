@@ -115,8 +115,14 @@ def test_steps_are_laid_out_as_positions() -> None:
     assert {bar["from"] for bar in layout["bars"] if bar["path"] == "1"} <= starts
     critical = sum(bar["size"] for bar in layout["bars"] if bar["critical"])
     assert critical == statistics.critical_path_tokens
-    assert {link["kind"] for link in layout["links"]} == {"fork", "join"}
-    assert sum(link["kind"] == "fork" for link in layout["links"]) == 5
+    # A fork begins where the branch does; a join meets the parent where it goes on.
+    forks = [link for link in layout["links"] if link["kind"] == "fork"]
+    joins = [link for link in layout["links"] if link["kind"] == "join"]
+    assert len(forks) == len(joins) == 5
+    begins = {(bar["path"], bar["from"]) for bar in layout["bars"]}
+    paths = [lane["path"] for lane in layout["lanes"]]
+    assert all((paths[link["to"]], link["end"]) in begins for link in forks)
+    assert all((paths[link["from"]], link["at"]) in begins for link in joins)
 
 
 def test_time_is_laid_out_as_it_came() -> None:
@@ -140,6 +146,27 @@ def test_time_is_laid_out_as_it_came() -> None:
         ["1", 150, 150],
         ["", 160, 160],
     ]
+
+
+def test_a_branch_that_waits_its_turn_has_a_gap() -> None:
+    pieces = [("", "<Parallel><Goal><Outline>1: a</Outline><Outline>2: b</Outline></Goal>")]
+    pieces += [("1", "\n<Path>\n1:"), ("2", "\n<Path>\n2:")]
+    together = [(path, " w") for _ in range(10) for path in ("1", "2")]
+    in_turn = [(path, " w") for path in ("1", "2") for _ in range(10)]
+    bars = run(
+        """
+        const { Transcript } = await load("transcript");
+        const { layout } = await load("layout");
+        result = data.map((pieces) => {
+          const t = new Transcript();
+          pieces.forEach(([path, text], at) => t.add(path, text, at));
+          return layout(t, "time").bars.map(({ path, from, to }) => [path, from, to]);
+        });
+        """,
+        [pieces + together, pieces + in_turn],
+    )
+    assert bars[0] == [["", 0, 0], ["1", 1, 21], ["2", 2, 22]]
+    assert bars[1] == [["", 0, 0], ["1", 1, 12], ["2", 2, 2], ["2", 13, 22]]
 
 
 STREAM = """

@@ -7,6 +7,7 @@
  * @property {string} text
  * @property {number} start when its first piece came, in milliseconds from the question
  * @property {number} end when its last piece came
+ * @property {[number, number][]} bursts from when to when it was decoded; between them it waited
  * @property {number} size how much it is, in the unit of the run
  */
 
@@ -40,6 +41,8 @@ export class Branch {
     /** @type {Mode} what the next text is */
     this.mode = path === "" ? "prose" : "head";
     this.label = "";
+    /** The step in which its last piece came. */
+    this.step = 0;
   }
 
   /** Whether it is the one that writes, rather than branches within it. */

@@ -56,17 +56,21 @@ export function layout(transcript, axis) {
     let last = 0;
     for (const part of branch.parts) {
       if (part.kind === "segment") {
-        const [from, to] =
-          axis === "time" ? [part.start, part.end] : [step, step + part.size];
-        found.bars.push({ key, path, lane, from, to, critical, size: part.size });
-        found.total += part.size;
-        found.end = Math.max(found.end, to);
-        step += part.size;
-        last = to;
+        const { size } = part;
+        const spans = axis === "time" ? part.bursts : [[step, step + size]];
+        for (const [from, to] of spans) {
+          found.bars.push({ key, path, lane, from, to, critical, size });
+          last = to;
+        }
+        found.total += size;
+        found.end = Math.max(found.end, last);
+        step += size;
         continue;
       }
       const longest = longestOf(part.branches, lengths);
       const begin = step;
+      /** @type {Link[]} */
+      const joins = [];
       for (const child of part.branches) {
         if (!child.begun) continue;
         const on = critical && child === longest;
@@ -76,16 +80,13 @@ export function layout(transcript, axis) {
         const bar = found.bars[first];
         const link = { key: child.key, from: lane, to, critical: on };
         if (bar !== undefined) found.links.push({ ...link, kind: "fork", at: last, end: bar.from });
-        if (child.closed) found.links.push({ ...link, kind: "join", at: NaN, end });
+        joins.push({ ...link, kind: "join", at: 0, end });
         step = Math.max(step, reached);
       }
-      // Joins meet where the parent goes on; while it waits, where its last branch is.
-      const index = branch.parts.indexOf(part);
-      const next = branch.parts[index + 1];
-      const meet = axis === "steps" ? step : next?.kind === "segment" ? next.start : null;
-      for (const link of found.links) {
-        if (link.kind === "join" && Number.isNaN(link.at)) link.at = meet ?? link.end;
-      }
+      const next = branch.parts[branch.parts.indexOf(part) + 1];
+      if (next?.kind !== "segment") continue; // its parent still waits
+      const at = axis === "steps" ? step : next.start;
+      found.links.push(...joins.map((link) => ({ ...link, at })));
     }
     return { end: last, step };
   };

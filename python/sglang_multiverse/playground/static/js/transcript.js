@@ -20,6 +20,9 @@ import { ROLES, outlineLabel, splitAtTags } from "./dialect.js";
  * @property {(block: Block, text: string) => void} conclude
  */
 
+// A branch that is decoded has a piece in every step; one that misses more has waited its turn.
+const MISSED = 3;
+
 export class Transcript {
   /** @param {Partial<Sink>} [sink] */
   constructor(sink = {}) {
@@ -30,6 +33,9 @@ export class Transcript {
     /** @type {Block[]} in the order in which they are planned */
     this.blocks = [];
     this.end = 0;
+    this.step = 0;
+    /** @type {Set<string>} who has a piece in this step */
+    this.stepped = new Set();
   }
 
   /**
@@ -44,17 +50,37 @@ export class Transcript {
   add(path, text, time = 0, stray = false, size = 1) {
     this.end = Math.max(this.end, time);
     const branch = this.find(path);
+    const waited = this.count(branch);
     const pieces = stray ? [text] : splitAtTags(text);
     pieces.forEach((piece, at) => {
       const segment = this.segmentOf(branch, time);
       segment.text += piece;
       segment.end = time;
+      if (at === 0 && waited && segment.bursts.length > 0) segment.bursts.push([time, time]);
+      else if (segment.bursts.length === 0) segment.bursts.push([time, time]);
+      else segment.bursts[segment.bursts.length - 1][1] = time;
       if (at === 0) segment.size += size;
       const role = stray ? undefined : ROLES[piece];
       if (role === undefined) this.write(branch, piece, stray);
       else if (!this.read(branch, role)) this.write(branch, piece, true);
     });
     return branch;
+  }
+
+  /**
+   * A step gives every branch that is decoded one piece, so it is over when a branch comes again.
+   * @param {Branch} branch
+   * @returns {boolean} whether the branch has waited
+   */
+  count(branch) {
+    if (this.stepped.has(branch.key)) {
+      this.step += 1;
+      this.stepped.clear();
+    }
+    this.stepped.add(branch.key);
+    const missed = this.step - branch.step;
+    branch.step = this.step;
+    return missed > MISSED;
   }
 
   /** The branches that write at this moment, the trunk included. @returns {Branch[]} */
@@ -139,7 +165,7 @@ export class Transcript {
     const last = branch.parts.at(-1);
     if (last?.kind === "segment") return last;
     /** @type {Segment} */
-    const segment = { kind: "segment", text: "", start: time, end: time, size: 0 };
+    const segment = { kind: "segment", text: "", start: time, end: time, bursts: [], size: 0 };
     branch.parts.push(segment);
     this.segments.push(segment);
     return segment;
