@@ -58,12 +58,11 @@ def capture(runner: Any) -> PythonGraphs:
         return found[-1]
 
     graph_runner = module.DecodeCudaGraphRunner
+    session = contextlib.nullcontext(SimpleNamespace(stream=None))
     patches = (
         patch.object(module, "resolve_decode_backend", make),
         patch.object(module, "get_or_create_global_graph_capture_stream", lambda: None),
-        patch.object(
-            module, "graph_capture", lambda **_: contextlib.nullcontext(SimpleNamespace(stream=None))
-        ),
+        patch.object(module, "graph_capture", lambda **_: session),
         patch.object(graph_runner, "warmup", lambda _: None),
     )
     # There are no events on a CPU, and no other stream to tell.

@@ -93,8 +93,10 @@ class Decoded(NamedTuple):
     in_graph: int
 
 
-def decode(runner: LoneRunner, texts: Sequence[Text], prompt: int) -> Decoded:
-    """Write all texts behind their first `prompt` tokens side by side, forced."""
+def decode(
+    runner: LoneRunner, texts: Sequence[Text], prompt: int, most: int | None = None
+) -> Decoded:
+    """Write all texts behind their first `prompt` tokens side by side, forced; `most` steps."""
     live = []
     for text in texts:
         row = runner.row()
@@ -104,11 +106,9 @@ def decode(runner: LoneRunner, texts: Sequence[Text], prompt: int) -> Decoded:
     count, error, shared, in_graph = 0, 0.0, 0, 0
     while True:
         step = [
-            (text, write)
-            for text, one in zip(texts, live, strict=True)
-            for write in next(one, [])
+            (text, write) for text, one in zip(texts, live, strict=True) for write in next(one, [])
         ]
-        if not step:
+        if not step or count == most:
             return Decoded(count, error, shared, in_graph)
         rows = [write.row for _, write in step]
         chains = [write.chain for _, write in step]

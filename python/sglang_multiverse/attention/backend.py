@@ -189,9 +189,7 @@ class MultiverseTritonBackend(SeesBranches, TritonAttnBackend):
         return out
 
     def _save(self, layer: Any, forward_batch: Any, k: torch.Tensor, v: torch.Tensor) -> None:
-        where = KVWriteLoc.for_batch(
-            forward_batch, swa_loc=self.forward_metadata.swa_out_cache_loc
-        )
+        where = KVWriteLoc.for_batch(forward_batch, swa_loc=self.forward_metadata.swa_out_cache_loc)
         self._set_kv_buffer(forward_batch, layer, where, k, v)
 
     def _buffers(self, layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
