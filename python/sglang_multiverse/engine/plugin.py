@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sglang_multiverse import attention
+
 from . import upstream
 from .http.reasoning import register_parser
 
@@ -15,3 +17,4 @@ def register() -> None:
     for hook in hooks:
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
     register_parser()
+    attention.register()
