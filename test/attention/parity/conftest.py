@@ -72,7 +72,8 @@ NESTED = (
     "<Parallel>\n<Goal>\n<Outline>\n1: a\n</Outline>\n<Outline>\n2: b\n</Outline>\n</Goal>"
     "\n<Path>\n1: x<Parallel><Goal><Outline>\n1.1: p\n</Outline><Outline>\n1.2: q\n</Outline>"
     "</Goal>\n<Path>\n1.1: Q\n</Path>\n<Path>\n1.2: R\n</Path>\n<Conclusion>\nin"
-    "\n</Conclusion></Parallel>\n</Path>\n<Path>\n2: two\n</Path>\n<Conclusion>\ne\n</Conclusion>\n</Parallel>."
+    "\n</Conclusion></Parallel>\n</Path>\n<Path>\n2: two\n</Path>"
+    "\n<Conclusion>\ne\n</Conclusion>\n</Parallel>."
 )
 FLAT = (
     "<Parallel>\n<Goal>\n<Outline>\n1: a\n</Outline>\n<Outline>\n2: b\n</Outline>\n<Outline>\n3: c"
