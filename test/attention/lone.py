@@ -17,7 +17,6 @@ from sglang_multiverse.attention import NAME, capture_both_graphs, register
 from sglang_multiverse.kernels.visible import SeesBranches, Visible
 
 TINY = Path(__file__).resolve().parent.parent / "models" / "tiny-multiverse"
-SLOTS = 4096
 GPU = torch.cuda.is_available()
 CAPTURE = (
     "sglang.srt.model_executor.runner.decode_cuda_graph_runner"
@@ -42,10 +41,18 @@ class LoneRunner:
     """Owns every slot and row of the pool.
 
     Args:
-        flags: of SGLang, beside the model and what this needs.
+        flags: of SGLang, beside the model and what this needs; they win.
+        slots: of the pool.
     """
 
-    def __init__(self, *flags: str, backend: str = NAME, model: Path = TINY) -> None:
+    def __init__(
+        self,
+        *flags: str,
+        backend: str = NAME,
+        model: Path = TINY,
+        slots: int = 4096,
+        rows: int = 32,
+    ) -> None:
         from sglang.benchmark import one_batch
         from sglang.srt.plugins import load_plugins
         from sglang.srt.plugins.hook_registry import HookRegistry, HookType
@@ -57,7 +64,7 @@ class LoneRunner:
         HookRegistry.apply_hooks()
         arguments = ["--model-path", str(model), "--attention-backend", backend]
         arguments += ["--sampling-backend", "pytorch", "--grammar-backend", "none"]
-        arguments += ["--max-total-tokens", str(SLOTS), "--max-running-requests", "32"]
+        arguments += ["--max-total-tokens", str(slots), "--max-running-requests", str(rows)]
         arguments += [] if GPU else ["--device", "cpu", "--disable-overlap-schedule"]
         args = prepare_server_args([*arguments, "--dtype", "float32", *flags])
         one_batch.publish(
@@ -71,6 +78,7 @@ class LoneRunner:
         loaded, self.tokenizer = one_batch.load_model(args, PortArgs.init_new(args), 0, 0)
         self.runner = loaded.torch_runner
         self.device = self.runner.device
+        self.slots = slots
         self.reset()
 
     @property
@@ -85,7 +93,7 @@ class LoneRunner:
     def reset(self) -> None:
         """Take everything back. Slot and row 0 are SGLang's, for padding."""
         generator = torch.Generator("cpu").manual_seed(0)
-        order = torch.randperm(SLOTS, generator=generator, device="cpu") + 1
+        order = torch.randperm(self.slots, generator=generator, device="cpu") + 1
         self._free = order.tolist()
         self._rows = 0
 
@@ -107,10 +115,15 @@ class LoneRunner:
             row.slots[start:], dtype=table.dtype, device=table.device
         )
 
-    def _grow(self, row: Row, count: int) -> list[int]:
-        new = [self._free.pop() for _ in range(count)]
+    def grow(self, row: Row, count: int) -> list[int]:
+        """Give `row` new slots, with whatever KV is in them."""
+        new = self.take(count)
         self.adopt(row, new)
         return new
+
+    def take(self, count: int) -> list[int]:
+        """Slots that nobody has, in no order."""
+        return [self._free.pop() for _ in range(count)]
 
     def extend(
         self,
@@ -125,7 +138,7 @@ class LoneRunner:
         """
         prefix = [len(row.slots) for row in rows]
         counts = [len(new) for new in ids]
-        slots = [slot for row, n in zip(rows, counts, strict=True) for slot in self._grow(row, n)]
+        slots = [slot for row, n in zip(rows, counts, strict=True) for slot in self.grow(row, n)]
         if hidden is not None:
             hidden = hidden.to(self.device, torch.int32).contiguous()
         batch = self._batch("EXTEND", rows, [t for new in ids for t in new], slots, positions)
@@ -142,9 +155,12 @@ class LoneRunner:
         self, rows: Sequence[Row], ids: Sequence[int], positions: Sequence[int], chains: Any = ()
     ) -> torch.Tensor:
         """Write one token behind each row; returns logits `[rows, vocabulary]`."""
-        slots = [slot for row in rows for slot in self._grow(row, 1)]
-        batch = self._batch("DECODE", rows, ids, slots, positions)
-        return self._forward(batch, Visible(chains=chains))
+        return self._forward(self.next_step(rows, ids, positions), Visible(chains=chains))
+
+    def next_step(self, rows: Sequence[Row], ids: Sequence[int], positions: Sequence[int]) -> Any:
+        """The `ForwardBatch` that writes one token behind each row."""
+        slots = [slot for row in rows for slot in self.grow(row, 1)]
+        return self._batch("DECODE", rows, ids, slots, positions)
 
     def _batch(
         self,

@@ -1,0 +1,53 @@
+"""What `proof.py` runs, most valuable first, and how long each may take."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+class Stage(NamedTuple):
+    """A program of its own, which writes `<out>/<name>.json` as it goes.
+
+    Attributes:
+        group: stages of one group run at the same time: none of them measures time.
+        limit: seconds after which it is killed; what it wrote stays.
+        least: seconds without which it is not begun.
+        exact: fp32 products in full, as references have them.
+    """
+
+    name: str
+    group: int
+    limit: int
+    least: int
+    command: tuple[str, ...]
+    exact: bool = False
+
+
+def _python(script: Path, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, str(script), *arguments)
+
+
+def stages(*, rehearse: bool) -> list[Stage]:
+    kernels = [
+        str(ROOT / f"test/kernels/arithmetic/test_{n}.py") for n in ("extend", "shared_prefix")
+    ]
+    parity = str(ROOT / "test/attention/parity")
+    if rehearse:
+        few = ("-k", "ten_blocks or many_states")
+        one = ("-k", "one_extend and flat and nothing")
+        tiny = ("--tiny",)
+    else:
+        few, one, tiny = (), (), ()
+    return [
+        Stage("machine", 0, 90, 20, _python(HERE / "machine_check.py", *tiny)),
+        Stage("arithmetic", 1, 150, 30, _python(HERE / "run_tests.py", *kernels, *few), exact=True),
+        Stage("backend", 1, 120, 40, _python(HERE / "run_tests.py", parity, *one), exact=True),
+        Stage("servers", 1, 150, 50, _python(HERE / "servers.py", *tiny), exact=True),
+        Stage("kernels", 2, 90, 30, _python(ROOT / "benchmark/kernels.py", "--minutes", "1")),
+        Stage("steps", 3, 110, 60, _python(HERE / "steps.py", *tiny)),
+    ]
