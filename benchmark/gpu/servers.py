@@ -28,6 +28,7 @@ from server import MODEL, Server
 from sglang_multiverse.structure import Limits, parse, resolve_tags
 
 TOLERANCE = 1e-3
+COUNTS = ("mismatches", "ties", "blocks", "tokens", "chosen")
 SAFE = "--sampling-backend pytorch --grammar-backend none --max-running-requests 24".split()
 OURS = ["--attention-backend", "multiverse_triton"]
 NO_PREFILL_GRAPH = ["--cuda-graph-backend-prefill", "disabled"]
@@ -69,7 +70,7 @@ def cases(tokenizer: Any, *, tiny: bool) -> list[Case]:
     if tiny:
         problem = problems.generate(100, "held-out", "flat")
         solution = tokenizer.encode(problem.solution, add_special_tokens=False)
-        return [Case(chat_ids(problem, tokenizer) + solution[: int(len(solution) * 0.7)], 4)]
+        return [Case(chat_ids(problem, tokenizer) + solution[: int(len(solution) * 0.9)], 6)]
     found = []
     for seed in range(36):
         problem = problems.generate(900 + seed, "held-out", problems.KINDS[seed % 4])
@@ -108,6 +109,7 @@ class Judge:
             "mismatches": sum(float(scores.gap[k]) >= TOLERANCE for k in others),
             "blocks": len(parse(ids, self.tags).blocks),
             "tokens": len(out),
+            "chosen": len(chosen),
         }
 
 
@@ -127,7 +129,7 @@ def hold(server: Server, judge: Judge, asked: list[Case]) -> dict[str, Any]:
         "answers": len(judged),
         "seconds": round(time.monotonic() - began, 1),
         "error": max(one["error"] for one in judged),
-        **{n: sum(one[n] for one in judged) for n in ("mismatches", "ties", "blocks", "tokens")},
+        **{n: sum(one[n] for one in judged) for n in COUNTS},
     }
 
 
@@ -146,6 +148,7 @@ def serve(way: Way, judge: Judge, asked: list[Case]) -> dict[str, Any]:
             and said["mismatches"] == 0
             and said["error"] < TOLERANCE
             and said["blocks"] > 0
+            and said["chosen"] > 0
         )
     except Exception:  # one way's fault must not end the others
         return {

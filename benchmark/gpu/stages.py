@@ -18,6 +18,7 @@ class Stage(NamedTuple):
         limit: seconds after which it is killed; what it wrote stays.
         least: seconds without which it is not begun.
         exact: fp32 products in full, as references have them.
+        again: arguments with which it is run once more if it failed.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Stage(NamedTuple):
     least: int
     command: tuple[str, ...]
     exact: bool = False
+    again: tuple[str, ...] = ()
 
 
 def _python(script: Path, *arguments: str) -> tuple[str, ...]:
@@ -49,5 +51,5 @@ def stages(*, rehearse: bool) -> list[Stage]:
         Stage("backend", 1, 120, 40, _python(HERE / "run_tests.py", parity, *one), exact=True),
         Stage("servers", 1, 150, 50, _python(HERE / "servers.py", *tiny), exact=True),
         Stage("kernels", 2, 90, 30, _python(ROOT / "benchmark/kernels.py", "--minutes", "1")),
-        Stage("steps", 3, 110, 60, _python(HERE / "steps.py", *tiny)),
+        Stage("steps", 3, 140, 60, _python(HERE / "steps.py", *tiny), again=("--eager",)),
     ]

@@ -44,11 +44,19 @@ QWEN_7B = {
     "rms_norm_eps": 1e-6,
     "hidden_act": "silu",
     "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
+    "dtype": "bfloat16",
     "bos_token_id": 0,
     "eos_token_id": 2,
     "initializer_range": 0.02,
     "use_sliding_window": False,
+}
+TINY_SHAPE = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 1024,
 }
 
 
@@ -196,24 +204,32 @@ def profile(runner: LoneRunner, case: Case, most: int = 14) -> dict[str, Any]:
     return found
 
 
-def load(folder: Path, cases: Sequence[Case], *, tiny: bool) -> LoneRunner:
-    """A model without a checkpoint; the tests' tokenizer, since no text is read."""
-    most = max(case.rows for case in cases)
-    slots = max(case.tokens for case in cases) + 64
+def flags(cases: Sequence[Case], *, tiny: bool = False, eager: bool = False) -> list[str]:
+    """Of SGLang."""
+    found = ["--load-format", "dummy", "--mem-fraction-static", "0.9", "--context-length", "32768"]
+    found += ["--dtype", "float32" if tiny else "bfloat16"]
+    if eager:
+        return [*found, "--disable-cuda-graph"]
     sizes = sorted({case.rows for case in cases})
-    flags = ["--cuda-graph-bs-decode", *map(str, sizes)]
-    if tiny:
-        flags += ["--json-model-override-args", '{"num_hidden_layers": 1}']
-        return LoneRunner(*flags, slots=slots, rows=most)
+    found += ["--cuda-graph-backend-prefill", "disabled"]
+    return [*found, "--cuda-graph-bs-decode", *map(str, sizes)]
+
+
+def load(folder: Path, cases: Sequence[Case], *, tiny: bool, eager: bool) -> LoneRunner:
+    """A model without a checkpoint; the tests' tokenizer, since no text is read."""
     for file in TINY.iterdir():
         if file.suffix != ".safetensors":
             shutil.copy(file, folder)
-    (folder / "config.json").write_text(json.dumps(QWEN_7B))
-    flags += ["--load-format", "dummy", "--dtype", "bfloat16", "--mem-fraction-static", "0.9"]
-    flags += ["--context-length", "32768", "--cuda-graph-backend-prefill", "disabled"]
-    runner = LoneRunner(*flags, model=folder, slots=slots, rows=most)
+    shape = {**QWEN_7B, **(TINY_SHAPE if tiny else {})}
+    (folder / "config.json").write_text(json.dumps(shape))
+    runner = LoneRunner(
+        *flags(cases, tiny=tiny, eager=eager),
+        model=folder,
+        slots=max(case.tokens for case in cases) + 64,
+        rows=max(case.rows for case in cases),
+    )
     pool = runner.runner.token_to_kv_pool
-    for layer in range(QWEN_7B["num_hidden_layers"]):  # type: ignore[call-overload]
+    for layer in range(pool.start_layer, pool.start_layer + pool.layer_num):
         pool.get_key_buffer(layer).normal_()
         pool.get_value_buffer(layer).normal_()
     return runner
@@ -222,13 +238,14 @@ def load(folder: Path, cases: Sequence[Case], *, tiny: bool) -> LoneRunner:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--tiny", action="store_true", help="the tests' model and a few tokens")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--eager", action="store_true", help="without CUDA graphs")
+    parser.add_argument("--tiny", action="store_true", help="a small model and a few tokens")
     args = parser.parse_args()
     cases, repeats = (TINY_CASES, 1) if args.tiny else (CASES, args.repeats)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        runner = load(Path(folder), cases, tiny=args.tiny)
+        runner = load(Path(folder), cases, tiny=args.tiny, eager=args.eager)
         found: dict[str, Any] = {
             "card": torch.cuda.get_device_name() if GPU else None,
             "torch": torch.__version__,
