@@ -52,4 +52,5 @@ def stages(*, rehearse: bool) -> list[Stage]:
         Stage("servers", 1, 150, 50, _python(HERE / "servers.py", *tiny), exact=True),
         Stage("kernels", 2, 90, 30, _python(ROOT / "benchmark/kernels.py", "--minutes", "1")),
         Stage("steps", 3, 140, 60, _python(HERE / "steps.py", *tiny), again=("--eager",)),
+        Stage("throughput", 4, 200, 90, _python(HERE / "replay_7b.py", *tiny)),
     ]

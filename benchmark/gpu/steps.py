@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -24,40 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lone import GPU, TINY, LoneRunner, Row
+from lone import GPU, LoneRunner, Row
+from shape import DUMMY, write
 
 from sglang_multiverse.kernels.grouping import Link
 from sglang_multiverse.kernels.visible import Visible
-
-# Public figures of Qwen2.5-7B.
-QWEN_7B = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152064,
-    "max_position_embeddings": 32768,
-    "rope_theta": 1000000.0,
-    "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "dtype": "bfloat16",
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "initializer_range": 0.02,
-    "use_sliding_window": False,
-}
-TINY_SHAPE = {
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 1024,
-}
 
 
 @dataclass(frozen=True)
@@ -206,7 +176,7 @@ def profile(runner: LoneRunner, case: Case, most: int = 14) -> dict[str, Any]:
 
 def flags(cases: Sequence[Case], *, tiny: bool = False, eager: bool = False) -> list[str]:
     """Of SGLang."""
-    found = ["--load-format", "dummy", "--mem-fraction-static", "0.9", "--context-length", "32768"]
+    found = [*DUMMY, "--mem-fraction-static", "0.9", "--context-length", "32768"]
     found += ["--dtype", "float32" if tiny else "bfloat16"]
     if eager:
         return [*found, "--disable-cuda-graph"]
@@ -216,12 +186,7 @@ def flags(cases: Sequence[Case], *, tiny: bool = False, eager: bool = False) -> 
 
 
 def load(folder: Path, cases: Sequence[Case], *, tiny: bool, eager: bool) -> LoneRunner:
-    """A model without a checkpoint; the tests' tokenizer, since no text is read."""
-    for file in TINY.iterdir():
-        if file.suffix != ".safetensors":
-            shutil.copy(file, folder)
-    shape = {**QWEN_7B, **(TINY_SHAPE if tiny else {})}
-    (folder / "config.json").write_text(json.dumps(shape))
+    write(folder, tiny=tiny)
     runner = LoneRunner(
         *flags(cases, tiny=tiny, eager=eager),
         model=folder,

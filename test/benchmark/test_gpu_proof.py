@@ -128,9 +128,10 @@ def test_flags_are_sglangs() -> None:
     register()
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)
-    servers, steps = import_module("servers"), import_module("steps")
+    servers, steps, replay = map(import_module, ("servers", "steps", "replay_7b"))
     flags = [[*servers.SAFE, *way.flags] for way in (*servers.WAYS, *servers.TINY_WAYS)]
     flags += [steps.flags(steps.CASES, eager=eager) for eager in (False, True)]
+    flags += [line.split() for tiny in (False, True) for line in replay.servers(tiny=tiny)]
     for one in flags:
         parser.parse_args(["--model-path", "m", *one])
 
@@ -139,7 +140,7 @@ def test_flags_are_sglangs() -> None:
 def test_rehearsal(tmp_path: Path) -> None:
     """Its programs from end to end. The tests that other stages run have processes of their own."""
     command = [str(GPU / "proof.sh"), "--rehearse", "--out", str(tmp_path)]
-    only = ["--only", "machine", "servers", "steps"]
+    only = ["--only", "machine", "servers", "steps", "throughput"]
     ended = subprocess.run([*command, *only, "--seconds", "360"], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     servers = json.loads((tmp_path / "servers.json").read_text())
@@ -148,3 +149,6 @@ def test_rehearsal(tmp_path: Path) -> None:
     (said,) = [s for name, s in steps["cases"].items() if not name.startswith("profile")]
     assert said["difference"] < 1e-5 and said["same_choice"] == 1
     assert len(steps["cases"]) == 2
+    (said,) = json.loads((tmp_path / "throughput.json").read_text())["cases"].values()
+    ways = [way for way in said.values() if "wrong" in way]
+    assert len(ways) == 2 and not any(way["wrong"] for way in ways)
