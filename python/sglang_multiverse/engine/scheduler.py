@@ -268,7 +268,7 @@ class MultiverseScheduler(Scheduler):
         super().abort_request(recv_req)
 
     def _release_aborted_request(self, req: Req) -> None:
-        self.families.pop(req.rid, None)
+        self.results.forget(req.rid)
         super()._release_aborted_request(req)
 
     def send_abort_output(self, abort_req: Any, req: Req) -> None:
