@@ -94,9 +94,7 @@ class Family:
         self.critical_path = 0
         self.scores: Scores | None = None
         self.reasoning: Automaton | None = None
-        self.deltas: Deltas | None = None
-        if live_deltas:
-            self.deltas = Deltas()
+        self.deltas = Deltas() if live_deltas else None
 
         params = trunk.sampling_params
         stops = params.stop_token_ids if options.stop_in_blocks else None

@@ -88,9 +88,8 @@ class MultiverseScheduler(Scheduler):
         return info
 
     def get_output_streamer_class(self) -> Any:
-        if self.vocabulary is None:
-            return super().get_output_streamer_class()
-        return MultiverseOutputStreamer
+        found = super().get_output_streamer_class()
+        return found if self.vocabulary is None else MultiverseOutputStreamer
 
     def _held_rows(self) -> dict[str, Any]:
         """KV records of families, which may be in no batch, for SGLang's pool check."""
