@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from sglang_multiverse.attention import prefixes as module
 from sglang_multiverse.attention.prefixes import ChainsError, Shape, SharedPrefixes
 from sglang_multiverse.kernels.grouping import Link
 from sglang_multiverse.kernels.prefix_tables import PrefixTables
@@ -62,7 +63,19 @@ def test_batches_share_their_memory(prefixes: SharedPrefixes) -> None:
         out, lse = step.workspace.out, step.workspace.lse
         assert lse.data_ptr() == out.data_ptr() + 4 * out.numel()
     # What is larger has its own.
-    assert prefixes.step(128).workspace.out.data_ptr() != steps[0].workspace.out.data_ptr()
+    assert prefixes.step(1024).workspace.out.data_ptr() != steps[0].workspace.out.data_ptr()
+
+
+def test_few_kernels_are_compiled(prefixes: SharedPrefixes) -> None:
+    """By what Triton compiles for: the number of splits, and strides that are multiples of 16."""
+    with patch.object(module, "suffix_splits") as best:
+        for best.return_value in (1, 2, 4, 8, 16, 32):
+            for rows in (1, 3, 8, 100, 256):
+                step = prefixes.step(rows)
+                assert step.workspace.splits in (1, 4, 16)
+                assert step.workspace.lse.shape[2] % 16 == 0
+                assert step.tables.capacity.states >= module.FEWEST_STATES
+            prefixes._steps.clear()
 
 
 def test_the_memory_of_all_graphs_is_small(prefixes: SharedPrefixes) -> None:

@@ -20,7 +20,11 @@ Chains = Sequence[Sequence[Link]]
 # Reads of a token's KV that a group must save; less is not worth its programs.
 MIN_SAVED = 128
 # States of a row: few in a large batch, whose many groups fill the card in any case.
-FEWEST_STATES, MOST_STATES = 16, 64
+FEWEST_STATES, MOST_STATES = 12, 64
+# Suffix splits and states together are a multiple of this, and splits one of few numbers: Triton
+# compiles anew for what is not a multiple, and for each number of splits.
+SLOTS = 16
+SPLITS = (1, 4, 16)
 # Groups that a row may be in: blocks within blocks, and a prompt that families share.
 LEVELS = 4
 
@@ -112,11 +116,13 @@ class SharedPrefixes:
         # A group that holds the whole batch is cut into `wanted` pieces, over the parts that its
         # rows fall into.
         states = self.wanted * self.stacked // rows
+        states = min(max(states, FEWEST_STATES), MOST_STATES)
+        splits = self._splits(rows)
         return Capacity(
             rows=rows,
             pieces=self.wanted + rows,
             members=LEVELS * rows,
-            states=min(max(states, FEWEST_STATES), MOST_STATES),
+            states=-(-(splits + states) // SLOTS) * SLOTS - splits,
             rows_per_piece=self.stacked,
         )
 
@@ -124,7 +130,8 @@ class SharedPrefixes:
         q = torch.empty(
             (rows, self.shape.heads, self.shape.d), dtype=self.shape.dtype, device=self.device
         )
-        return suffix_splits(q, self.shape.kv_heads)
+        best = suffix_splits(q, self.shape.kv_heads)
+        return next((splits for splits in SPLITS if splits >= best), SPLITS[-1])
 
     def _slots(self, rows: int) -> int:
         return self._splits(rows) + self.capacity(rows).states

@@ -103,6 +103,8 @@ def test_decode_shares_prefixes_in_graphs(
     if replayed is not None:
         assert {key.attention_variant for key in replayed} == {PLAIN, SHARED}
         assert sum(key.attention_variant == SHARED for key in replayed) == done.shared
+        for key, (_, state) in graphs.captured.items():  # whose kernels are in which
+            assert (state["_step"] is not None) == (key.attention_variant == SHARED)
 
 
 def rows_of_a_prompt(runner: LoneRunner, text: Text, count: int) -> tuple[list[Row], int]:
