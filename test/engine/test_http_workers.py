@@ -1,4 +1,4 @@
-"""Several HTTP processes (`--tokenizer-worker-num`): each has the hooks, and gets its own answers."""
+"""Several HTTP processes (`--tokenizer-worker-num`): each has the hooks, and gets its answers."""
 
 from __future__ import annotations
 
