@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from sglang_multiverse import attention
 
 from . import upstream
@@ -18,3 +20,5 @@ def register() -> None:
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
     register_parser()
     attention.register()
+    # Which app SGLang's further HTTP processes import, unless the user has named another.
+    os.environ.setdefault(upstream.APP_PATH_ENV, upstream.WORKER_APP)

@@ -28,7 +28,7 @@ from .results import Results
 from .sampling import dress, dress_forward, undress
 from .stage import DECODING, Stage
 from .streamer import MultiverseOutputStreamer
-from .upstream import check_hooks, refuse_unsupported
+from .upstream import check_hooks, hooks_here, refuse_unsupported
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class MultiverseScheduler(Scheduler):
     leaving = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        check_hooks()
+        check_hooks(hooks_here())
         self.families = {}
         self.extends = Extends(self)
         self.pressure = Pressure(self)
