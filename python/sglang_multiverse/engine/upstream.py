@@ -108,8 +108,6 @@ def scheduler_hooks() -> tuple[Hook, ...]:
 
 def http_hooks() -> tuple[Hook, ...]:
     """The hooks of the HTTP and the detokenizer process; `engine.http` says what each is for."""
-    from sglang_multiverse.attention import prefer
-
     from . import http
 
     manager = "sglang.srt.managers.tokenizer_manager.TokenizerManager"
@@ -141,8 +139,17 @@ def http_hooks() -> tuple[Hook, ...]:
     default = "sglang.srt.arg_groups.model_override_base.get_default_attn_backend"
     return (
         *(Hook(target, hook, "around") for target, hook in around),
-        Hook(default, prefer, "after"),
+        Hook(default, prefer_ours, "after"),
     )
+
+
+def prefer_ours(backend: str, *args: Any) -> str | None:
+    """Hook after SGLang's choice of an attention backend where the user named none."""
+    from sglang_multiverse.attention import prefer
+
+    from .options import MultiverseArgs
+
+    return prefer(backend, *args) if MultiverseArgs.from_env().enable else None
 
 
 def platform_hooks() -> tuple[Hook, ...]:
