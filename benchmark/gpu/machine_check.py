@@ -74,13 +74,13 @@ def imports() -> dict[str, Any]:
 
 
 def a_step() -> dict[str, Any]:
-    """SGLang's own Triton backend: one extend, one decode, without graphs."""
-    from lone import LoneRunner
+    """SGLang's own Triton backend and operators: one extend, one decode, without graphs."""
+    from lone import GPU, LoneRunner
 
-    runner = LoneRunner(
-        "--json-model-override-args", '{"num_hidden_layers": 1}', "--disable-cuda-graph",
-        backend="triton",
-    )  # fmt: skip
+    # Its operators take half precision on a GPU; the interpreter does not.
+    flags = ["--json-model-override-args", '{"num_hidden_layers": 1}', "--disable-cuda-graph"]
+    flags += ["--dtype", "bfloat16" if GPU else "float32"]
+    runner = LoneRunner(*flags, backend="triton")
     row = runner.row()
     runner.extend([row], [[5, 6, 7]], [0, 1, 2], None)
     logits = runner.decode([row], [8], [3])

@@ -19,6 +19,8 @@ from typing import Any
 import psutil
 from stages import ROOT, Stage, stages
 
+# fp32 throughout: products in full, and torch's operators, because SGLang's are for half precision.
+EXACT = {"TRITON_F32_DEFAULT": "ieee", "SGLANG_FORCE_FUSED_OP_BACKEND": "torch"}
 TAIL = 4000  # characters of a stage's output that the summary repeats
 
 
@@ -31,14 +33,13 @@ class Running:
         self.began = time.monotonic()
         self.until = self.began + seconds
         self.result = out / f"{stage.name}.json"
-        exact = {"TRITON_F32_DEFAULT": "ieee"} if stage.exact else {}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*stage.command, "--out", str(self.result)],
                 cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **exact},
+                env={**os.environ, **(EXACT if stage.exact else {})},
                 start_new_session=True,
             )
 
@@ -120,12 +121,13 @@ def main() -> None:
     names = [stage.name for stage in stages(rehearse=False)]
     parser.add_argument("--out", type=Path, required=True, help="a folder for the results")
     parser.add_argument("--began", type=float, default=time.time(), help="when time began to count")
-    parser.add_argument("--seconds", type=float, default=480, help="in all (default: 480)")
+    parser.add_argument("--seconds", type=float, help="in all (default: 480; to rehearse: 1800)")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, interpreted on a CPU")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="STAGE")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + args.seconds - (time.time() - args.began)
+    seconds = args.seconds or (1800 if args.rehearse else 480)
+    until = time.monotonic() + seconds - (time.time() - args.began)
     chosen = [stage for stage in stages(rehearse=args.rehearse) if stage.name in args.only]
     summary = run(chosen, args.out, until)
     sys.exit(any(said["status"] != "done" for said in summary.values()))

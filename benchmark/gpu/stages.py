@@ -17,7 +17,7 @@ class Stage(NamedTuple):
         group: stages of one group run at the same time: none of them measures time.
         limit: seconds after which it is killed; what it wrote stays.
         least: seconds without which it is not begun.
-        exact: fp32 products in full, as references have them.
+        exact: in fp32 throughout, as references are.
         again: arguments with which it is run once more if it failed.
     """
 
@@ -45,7 +45,7 @@ def stages(*, rehearse: bool) -> list[Stage]:
         tiny = ("--tiny",)
     else:
         few, one, tiny = (), (), ()
-    return [
+    found = [
         Stage("machine", 0, 90, 20, _python(HERE / "machine_check.py", *tiny)),
         Stage("arithmetic", 1, 150, 30, _python(HERE / "run_tests.py", *kernels, *few), exact=True),
         Stage("backend", 1, 120, 40, _python(HERE / "run_tests.py", parity, *one), exact=True),
@@ -54,3 +54,5 @@ def stages(*, rehearse: bool) -> list[Stage]:
         Stage("steps", 3, 140, 60, _python(HERE / "steps.py", *tiny), again=("--eager",)),
         Stage("throughput", 4, 200, 90, _python(HERE / "replay_7b.py", *tiny)),
     ]
+    # A CPU that interprets, and has other work, is slow; nothing is measured there.
+    return [stage._replace(limit=4 * stage.limit) for stage in found] if rehearse else found

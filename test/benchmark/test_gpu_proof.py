@@ -137,11 +137,12 @@ def test_flags_are_sglangs() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_rehearsal(tmp_path: Path) -> None:
     """Its programs from end to end. The tests that other stages run have processes of their own."""
     command = [str(GPU / "proof.sh"), "--rehearse", "--out", str(tmp_path)]
     only = ["--only", "machine", "servers", "steps", "throughput"]
-    ended = subprocess.run([*command, *only, "--seconds", "360"], capture_output=True, text=True)
+    ended = subprocess.run([*command, *only, "--seconds", "1100"], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     servers = json.loads((tmp_path / "servers.json").read_text())
     assert all(said["right"] for said in servers.values())
