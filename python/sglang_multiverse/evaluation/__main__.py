@@ -1,0 +1,105 @@
+"""`python -m sglang_multiverse.evaluation list|run|budget|latency|compare|report`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..settings import add_flags, from_flags
+from . import commands, facts
+from .config import LISTS, BudgetConfig, LatencyConfig, RunConfig
+from .errors import EvaluationError
+from .report import write_report
+from .report.figures import require
+from .results import results
+from .store import Store
+from .tasks import known
+
+_CONFIGS: dict[str, type[RunConfig]] = {
+    "run": RunConfig,
+    "budget": BudgetConfig,
+    "latency": LatencyConfig,
+}
+_HELP = {
+    "run": "ask all problems of one or more tasks and grade the answers",
+    "budget": "accuracy under a ladder of token budgets, against a sequential baseline",
+    "latency": "time at growing batch sizes, branches as a batch, one at a time, and sequential",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=facts.PROG, description=__doc__)
+    subs = parser.add_subparsers(dest="command", required=True)
+    subs.add_parser("list", help="the tasks, their sizes, licences and sources")
+    for name, config in _CONFIGS.items():
+        sub = subs.add_parser(
+            name,
+            help=f"{_HELP[name]}; the same command again goes on where it was",
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+        )
+        sub.add_argument("--out", type=Path, required=True, help="directory of records and report")
+        add_flags(sub, config)
+    report = subs.add_parser("report", help="render the report again from the records")
+    report.add_argument("out", type=Path, help="directory of a command above")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if argv is None else list(argv)
+    args = build_parser().parse_args(given)
+    try:
+        match args.command:
+            case "list":
+                return _list()
+            case "report":
+                return _report(args.out)
+            case _:
+                return _ask(args, given)
+    except EvaluationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (OSError, sqlite3.Error) as error:  # such as a full disk
+        print(f"error: out: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _ask(args: argparse.Namespace, given: Sequence[str]) -> int:
+    flags = {name: value for name, value in vars(args).items() if name not in ("command", "out")}
+    config = from_flags(_CONFIGS[args.command], flags, EvaluationError, lists=LISTS)
+    require()
+    work: Callable[..., Any] = getattr(commands, args.command)
+    asyncio.run(work(config, args.out, facts.command(given), Console(stderr=True)))
+    return _report(args.out)
+
+
+def _report(out: Path) -> int:
+    """Write it; the exit code is 1 where answers failed or are missing."""
+    with Store(out, read_only=True) as store:
+        found = results(store)
+    for path in write_report(found, out):
+        print(path)
+    return 1 if any(one["failed"] or one["missing"] for one in found.get("series", ())) else 0
+
+
+def _list() -> int:
+    table = Table("task", "what", "problems", "licence", "source", "needs", box=None)
+    for one in known():
+        table.add_row(one.name, one.title, one.size, one.licence, one.source, one.needs)
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

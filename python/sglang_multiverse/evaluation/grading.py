@@ -1,0 +1,118 @@
+"""Grading in a process of its own: a grader may take its time, set alarms, or never come back."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+from .errors import EvaluationError
+from .tasks import Grade, Problem, Spec, open_task
+
+_START = 120.0
+"""Seconds until a new process must have loaded its task."""
+
+
+class Verdict(NamedTuple):
+    """A grade, and a note where the grader did not come to one."""
+
+    grade: Grade
+    note: str
+
+
+class Grader:
+    """The grader of one task, while entered. Answers wait for each other.
+
+    An answer that takes longer than `timeout` seconds, or ends the process, is wrong and has a
+    note; the next one gets a new process.
+    """
+
+    def __init__(self, spec: Spec, timeout: float) -> None:
+        self._spec, self._timeout = spec, timeout
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Grader:
+        self._start()  # while the first answers are awaited
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop()
+
+    async def grade(self, position: int, text: str) -> Verdict:
+        """The verdict on an answer to the problem at that position.
+
+        Raises:
+            EvaluationError: the grader cannot be had.
+        """
+        async with self._turn:
+            if self._process is None:
+                self._start()
+            try:
+                return await asyncio.to_thread(self._ask, position, text)
+            except asyncio.CancelledError:
+                # Its answer would be taken for the next one's. The thread, which waits, cleans up.
+                if self._process is not None:
+                    self._process.kill()
+                raise
+
+    def _ask(self, position: int, text: str) -> Verdict:
+        pipe = self._pipe
+        try:
+            if self._starting:
+                if not pipe.poll(_START):
+                    raise EvaluationError(f"task: {self._spec.name} does not load in time")
+                if said := pipe.recv():
+                    raise EvaluationError(said)
+                self._starting = False
+            pipe.send((position, text))
+            if pipe.poll(self._timeout):
+                right, extracted, note = pipe.recv()
+                return Verdict(Grade(right, extracted), note)
+            note = f"the grader took more than {self._timeout:g} s"
+        except (EOFError, OSError):
+            note = "the grader's process ended"
+        self._stop()
+        return Verdict(Grade(False, None), note)
+
+    def _start(self) -> None:
+        # Not forked: other threads may hold locks.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(self._spec, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._starting = True
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.join()
+            self._pipe.close()
+
+
+def _serve(spec: Spec, pipe: Connection) -> None:
+    """The grader's process: a verdict for each answer, until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts the run, ends its pipe
+    try:
+        task = open_task(spec)
+        problems: Sequence[Problem] = task.problems()
+    except EvaluationError as error:
+        pipe.send(str(error))
+        return
+    pipe.send("")
+    while True:
+        try:
+            position, text = pipe.recv()
+        except EOFError:
+            return
+        try:
+            right, extracted = task.grade(problems[position], text)
+            note = ""
+        except Exception as error:  # an answer must not end the run, whatever it does to a grader
+            right, extracted, note = False, None, f"the grader failed: {error!r:.200}"
+        pipe.send((bool(right), extracted, note))

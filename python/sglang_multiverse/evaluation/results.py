@@ -1,0 +1,45 @@
+"""results.json: everything that a report shows, computed from the records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import EvaluationError
+from .store import Store
+from .summary import summarise
+
+SCHEMA = 1
+"""Raised when a field changes its meaning; docs/evaluation.md describes them."""
+
+
+def results(store: Store) -> dict[str, Any]:
+    """The results of a directory's records.
+
+    Raises:
+        EvaluationError: no command has begun there.
+    """
+    kind = store.fact("kind")
+    if kind is None:
+        raise EvaluationError("out: no command has begun there")
+    found = {
+        "schema": SCHEMA,
+        "kind": kind,
+        "commands": store.fact("commands"),
+        "machine": store.fact("machine"),
+        "servers": store.fact("servers"),
+        "bootstrap": {name: store.fact(name) for name in ("resamples", "confidence")},
+    }
+    if kind == "latency":
+        from .timing import summarise_timings
+
+        return {**found, "latency": summarise_timings(store.fact("latency"), store.timings())}
+    return {**found, "series": [_series(store, *one) for one in store.all_series()]}
+
+
+def _series(store: Store, number: int, about: dict[str, Any]) -> dict[str, Any]:
+    scored = summarise(
+        store.asked(number),
+        resamples=store.fact("resamples"),
+        confidence=store.fact("confidence"),
+    )
+    return {"about": about, **scored}
