@@ -17,7 +17,7 @@ from ..settings import add_flags, from_flags
 from . import commands, facts
 from .config import LISTS, BudgetConfig, LatencyConfig, RunConfig
 from .errors import EvaluationError
-from .report import write_report
+from .report import write_answers, write_report
 from .report.figures import require
 from .results import results
 from .store import Store
@@ -50,6 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
         add_flags(sub, config)
     report = subs.add_parser("report", help="render the report again from the records")
     report.add_argument("out", type=Path, help="directory of a command above")
+    report.add_argument(
+        "--answers", action="store_true", help="also write answers.jsonl, a line for each answer"
+    )
     return parser
 
 
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "list":
                 return _list()
             case "report":
-                return _report(args.out)
+                return _report(args.out, with_answers=args.answers)
             case _:
                 return _ask(args, given)
     except EvaluationError as error:
@@ -84,11 +87,12 @@ def _ask(args: argparse.Namespace, given: Sequence[str]) -> int:
     return _report(args.out)
 
 
-def _report(out: Path) -> int:
+def _report(out: Path, *, with_answers: bool = False) -> int:
     """Write it; the exit code is 1 where answers failed or are missing."""
     with Store(out, read_only=True) as store:
         found = results(store)
-    for path in write_report(found, out):
+        written = [write_answers(store, out / "answers.jsonl")] if with_answers else []
+    for path in [*written, *write_report(found, out)]:
         print(path)
     return 1 if any(one["failed"] or one["missing"] for one in found.get("series", ())) else 0
 

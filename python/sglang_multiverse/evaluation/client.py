@@ -166,6 +166,8 @@ class Client:
                     async for event in _events(response.content):
                         reading.take(event, time.perf_counter() - begun)
                         silence.reschedule(asyncio.get_running_loop().time() + self._timeout)
+        except EvaluationError:
+            raise
         except TimeoutError as error:
             raise _LaterError(f"silent for {self._timeout:g} s") from error
         except (aiohttp.ClientError, OSError) as error:

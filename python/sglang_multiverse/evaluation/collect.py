@@ -61,6 +61,8 @@ class Collector:
                 sample = await self._one(series, position, index, key)
                 bar.judged(sample.status == "answered", sample.right, found=False)
 
+        if left:
+            self._grader.prepare()
         queue = iter(left)
         try:
             async with asyncio.TaskGroup() as group:

@@ -33,11 +33,16 @@ class Grader:
     def __init__(self, spec: Spec, timeout: float) -> None:
         self._spec, self._timeout = spec, timeout
         self._process: multiprocessing.process.BaseProcess | None = None
+        self._starting = False
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Grader:
-        self._start()  # while the first answers are awaited
         return self
+
+    def prepare(self) -> None:
+        """Load the task, while the first answers are awaited."""
+        if self._process is None:
+            self._start()
 
     async def __aexit__(self, *_: object) -> None:
         self._stop()
@@ -49,8 +54,7 @@ class Grader:
             EvaluationError: the grader cannot be had.
         """
         async with self._turn:
-            if self._process is None:
-                self._start()
+            self.prepare()
             try:
                 return await asyncio.to_thread(self._ask, position, text)
             except asyncio.CancelledError:

@@ -14,9 +14,8 @@ from .tasks import Problem, Spec, about
 async def climb(
     config: BudgetConfig, collector: Collector, store: Store, spec: Spec, model: str, role: str
 ) -> None:
-    """All budgets of one model. A baseline's longest path is all of its tokens: one ladder."""
-    wanted: list[Ladder] = ["total", "critical"] if config.ladder == "both" else [config.ladder]
-    for ladder in ["total"] if role == "baseline" else wanted:
+    """All budgets of one model."""
+    for ladder in ladders(config, role):
         whole = make_series(config, spec, model, about(spec.name).max_tokens, role=role)
         larger: list[Series] = []
         for budget in sorted(config.budgets, reverse=True):
@@ -24,6 +23,13 @@ async def climb(
             source = _Larger(store, larger, ladder, budget) if config.reuse else None
             await collector.fill(series, f"{role}, {ladder} {budget}", source)
             larger.append(series)
+
+
+def ladders(config: BudgetConfig, role: str) -> list[Ladder]:
+    """A baseline's longest path is all of its tokens, so one ladder is both."""
+    if role == "baseline":
+        return ["total"]
+    return ["total", "critical"] if config.ladder == "both" else [config.ladder]
 
 
 class _Larger:

@@ -201,20 +201,27 @@ class Store(Records):
             (series,),
         )
         return [
-            Asked(id, json.loads(said), wanted, json.loads(groups), branches, samples[position])
-            for position, id, said, wanted, groups, branches in rows
+            Asked(name, json.loads(said), wanted, json.loads(groups), branches, samples[position])
+            for position, name, said, wanted, groups, branches in rows
         ]
 
-    def answers(self, series: int) -> Iterator[tuple[str, int, str, Sample, str, str]]:
-        """Problem, number, reference, facts, text and reasoning of every sample there is."""
-        for id, index, reference, facts, text, reasoning in self._db.execute(
+    def answers(self, series: int) -> Iterator[dict[str, Any]]:
+        """Every sample there is of a series, with its problem and texts."""
+        for name, index, reference, facts, text, reasoning in self._db.execute(
             "SELECT problems.id, members.sample, reference, facts, text, reasoning "
             "FROM members JOIN samples ON samples.key = members.key JOIN problems ON "
             "problems.series = members.series AND problems.position = members.position "
             "WHERE members.series = ? ORDER BY members.position, members.sample",
             (series,),
         ):
-            yield id, index, reference, Sample(**json.loads(facts)), text, reasoning
+            yield {
+                "problem": name,
+                "sample": index,
+                "reference": reference,
+                "text": text,
+                "reasoning": reasoning,
+                **json.loads(facts),
+            }
 
     def timing(self, key: str) -> dict[str, Any] | None:
         row = self._db.execute("SELECT content FROM timings WHERE key = ?", (key,)).fetchone()

@@ -96,9 +96,9 @@ def _parallelism(series: list[dict[str, Any]]) -> str:
         "task",
         "tokens",
         "critical path",
-        "parallelism, mean",
+        "mean parallelism",
         "parallelism",
-        "with a block, %",
+        "with blocks, %",
     ]
     note = (
         "Median and quartiles over answers; *parallelism* is tokens ÷ tokens on the critical path."

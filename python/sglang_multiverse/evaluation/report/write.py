@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..store import Store
 from . import figures, markdown
 
 
@@ -21,6 +22,17 @@ def write_report(results: Mapping[str, Any], out: Path) -> list[Path]:
     drawn = figures.draw(results, out)
     text = markdown.render(results, [path.name for path in drawn if path.suffix == ".svg"])
     return [*written, *drawn, _write(out / "report.md", text)]
+
+
+def write_answers(store: Store, path: Path) -> Path:
+    """Every answer with its metadata, a line of JSON each."""
+    with path.open("w", encoding="utf-8") as lines:
+        for number, about in store.all_series():
+            series = {name: about[name] for name in ("role", "model", "ladder", "budget")}
+            for answer in store.answers(number):
+                line = {"task": about["task"]["name"], **series, **answer}
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return path
 
 
 def _write(path: Path, text: str) -> Path:

@@ -39,14 +39,14 @@ class Gpqa(Task):
         return [self._problem(n, row) for n, row in enumerate(found[: spec.limit or None])]
 
     def _problem(self, number: int, row: rows.Row) -> Problem:
-        id = str(row.get("Record ID") or number)
+        name = str(row.get("Record ID") or number)
         choices = [row["Correct Answer"].strip(), *(row[name].strip() for name in _WRONG)]
-        order = Random(f"{self.spec.seed}/{id}").sample(range(4), 4)
+        order = Random(f"{self.spec.seed}/{name}").sample(range(4), 4)
         listed = "\n".join(f"{'ABCD'[place]}) {choices[n]}" for place, n in enumerate(order))
         text = f"{row['Question'].strip()}\n\n{listed}"
         domain = row.get("High-level domain")
         return Problem(
-            id=id,
+            id=name,
             messages=({"role": "user", "content": self._theirs.message(text)},),
             reference="ABCD"[order.index(0)],
             groups={"domain": str(domain)} if domain else {},

@@ -36,7 +36,7 @@ def load(file: str, hub: Sequence[str], split: str, columns: Sequence[str], task
 
 
 def _from_file(path: Path) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -38,8 +38,7 @@ class SglEval:
             from sgl_eval.registry import get
             from sgl_eval.types import Example, Sample
 
-            if get(name).category != category:
-                raise AttributeError(f"{name} is a {get(name).category} benchmark")
+            found = get(name).category
             self._prompt: Path = _prompts.resolve_prompt(prompt)
             self._render: Callable[..., str] = _prompts.render_prompt
             self._load = _loader.load_bundled
@@ -56,6 +55,8 @@ class SglEval:
             raise EvaluationError(
                 f"task: {name} does not know this version of sgl-eval (0.1.3 is known): {error}"
             ) from error
+        if found != category:
+            raise EvaluationError(f"task: sgl-eval's {name} is a {found} benchmark")
 
     def rows(self) -> list[Row]:
         """Those that come with the package."""
