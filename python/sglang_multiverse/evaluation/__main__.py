@@ -6,7 +6,8 @@ import argparse
 import asyncio
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..settings import add_flags, from_flags
-from . import commands, facts
-from .config import LISTS, BudgetConfig, LatencyConfig, RunConfig
+from . import commands, facts, measure
+from .compare import compare_runs
+from .config import LISTS, BudgetConfig, LatencyConfig, RunConfig, StatisticsConfig
 from .errors import EvaluationError
 from .report import write_answers, write_report
+from .report.comparison import verdict
 from .report.figures import require
 from .results import results
 from .store import Store
@@ -27,6 +30,11 @@ _CONFIGS: dict[str, type[RunConfig]] = {
     "run": RunConfig,
     "budget": BudgetConfig,
     "latency": LatencyConfig,
+}
+_WORK: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    "run": commands.run,
+    "budget": commands.budget,
+    "latency": measure.latency,
 }
 _HELP = {
     "run": "ask all problems of one or more tasks and grade the answers",
@@ -48,6 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--out", type=Path, required=True, help="directory of records and report")
         add_flags(sub, config)
+    two = subs.add_parser(
+        "compare",
+        help="two runs on the same problems, paired: per task, per group and pooled",
+        argument_default=argparse.SUPPRESS,
+    )
+    for name in ("a", "b"):
+        two.add_argument(name, type=Path, help="directory of a `run`")
+    two.add_argument("--out", type=Path, required=True, help="directory of the report")
+    add_flags(two, StatisticsConfig)
     report = subs.add_parser("report", help="render the report again from the records")
     report.add_argument("out", type=Path, help="directory of a command above")
     report.add_argument(
@@ -65,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _list()
             case "report":
                 return _report(args.out, with_answers=args.answers)
+            case "compare":
+                return _compare(args, given)
             case _:
                 return _ask(args, given)
     except EvaluationError as error:
@@ -82,9 +101,19 @@ def _ask(args: argparse.Namespace, given: Sequence[str]) -> int:
     flags = {name: value for name, value in vars(args).items() if name not in ("command", "out")}
     config = from_flags(_CONFIGS[args.command], flags, EvaluationError, lists=LISTS)
     require()
-    work: Callable[..., Any] = getattr(commands, args.command)
-    asyncio.run(work(config, args.out, facts.command(given), Console(stderr=True)))
+    asyncio.run(_WORK[args.command](config, args.out, facts.command(given), Console(stderr=True)))
     return _report(args.out)
+
+
+def _compare(args: argparse.Namespace, given: Sequence[str]) -> int:
+    flags = {name: vars(args)[name] for name in vars(args).keys() & {"resamples", "confidence"}}
+    config = from_flags(StatisticsConfig, flags, EvaluationError)
+    require()
+    found = compare_runs(args.a, args.b, facts.command(given), **asdict(config))
+    for path in write_report(found, args.out):
+        print(path)
+    print(verdict(found))
+    return 0
 
 
 def _report(out: Path, *, with_answers: bool = False) -> int:

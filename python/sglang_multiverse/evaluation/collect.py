@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 from .client import Client
@@ -13,6 +12,7 @@ from .progress import Shown
 from .series import Series
 from .store import Sample, Store, answered
 from .tasks import Problem
+from .together import together
 
 Reuse = Callable[[Problem, int], tuple[Sample, str, str] | None]
 """A sample, its text and its reasoning from elsewhere, where one will do."""
@@ -64,12 +64,7 @@ class Collector:
         if left:
             self._grader.prepare()
         queue = iter(left)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._config.concurrency, len(left))):
-                    group.create_task(work(queue))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None  # the first that went wrong ended the others
+        await together(work(queue) for _ in range(min(self._config.concurrency, len(left))))
         bar.say()
         return number
 

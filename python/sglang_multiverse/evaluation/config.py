@@ -14,7 +14,18 @@ LISTS = ("task", "budgets", "batch_sizes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class StatisticsConfig:
+    """How sure is sure: the settings of `compare`, and of all others too."""
+
+    resamples: int = setting(10_000, "of the bootstrap", least=100, most=1_000_000)
+    confidence: float = setting(0.95, "of the intervals", least=0.5, most=0.999)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, EvaluationError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(StatisticsConfig):
     """The settings of `run`, and what the other commands share with it."""
 
     base_url: str = setting("http://127.0.0.1:30000/v1", "an OpenAI-compatible endpoint")
@@ -49,11 +60,8 @@ class RunConfig:
     retry_failed: bool = setting(False, "ask once more for answers that failed")
     grade_timeout: float = setting(60.0, "seconds for grading one answer", least=1)
 
-    resamples: int = setting(10_000, "of the bootstrap", least=100, most=1_000_000)
-    confidence: float = setting(0.95, "of the intervals", least=0.5, most=0.999)
-
     def __post_init__(self) -> None:
-        check_ranges(self, EvaluationError)
+        super().__post_init__()
         check_address("base_url", self.base_url, EvaluationError)
         if not self.task or not all(self.task):
             raise EvaluationError("task: empty; `list` shows the tasks")
@@ -119,8 +127,11 @@ class LatencyConfig(_BaselineConfig):
     batch_sizes: tuple[int, ...] = setting(
         (1, 2, 4, 8, 16, 32, 64, 128), "clients at once, one after the other; repeatable, or commas"
     )
-    rounds: int = setting(3, "times that every way is measured at each batch size", least=1)
-    answers: int = setting(2, "answers of each client in a measurement", least=1)
+    rounds: int = setting(3, "blocks of each way at each batch size", least=1)
+    answers: int = setting(16, "answers of a block; but two of each client or more", least=1)
+    one_at_a_time: bool = setting(
+        True, "also ask with `max_parallel_branches: 1`, which an endpoint must know"
+    )
     flush: bool = setting(True, "empty the server's prefix cache before each measurement")
 
     def __post_init__(self) -> None:

@@ -86,7 +86,10 @@ def answered(answer: Answer, grade: Grade, note: str) -> Sample:
 
 
 class Asked(NamedTuple):
-    """A problem of a series and what came of its samples; `None` for one not asked yet."""
+    """A problem of a series and what came of its samples; `None` for one not asked yet.
+
+    `messages` are the problem's own, without what the series adds to them.
+    """
 
     id: str
     messages: list[dict[str, str]]
@@ -139,7 +142,7 @@ class Store(Records):
             for table in ("problems", "members"):
                 self._db.execute(f"DELETE FROM {table} WHERE series = ?", (number,))
             for position, problem in enumerate(problems):
-                messages = _json(series.messages(problem))
+                messages = _json([dict(message) for message in problem.messages])
                 self._db.execute(
                     "INSERT INTO problems VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
