@@ -84,3 +84,21 @@ class Known:
 
     def serve(self, *models: str) -> Server:
         return Server(self.respond, models or ("known",))
+
+
+class Flushing(Server):
+    """One that also has an SGLang server's further routes."""
+
+    def __init__(self, known: Known) -> None:
+        super().__init__(known.respond)
+        self.flushes: list[int] = []
+        self._known = known
+
+    async def _answer(self, first: str, body: bytes) -> Response:
+        if "/flush_cache" in first:
+            self.flushes.append(len(self._known.bodies))
+            return Response()
+        if "/server_info" in first:
+            told = {"device": "cpu", "dtype": "float32", "model_path": "/secret"}
+            return Response(body=json.dumps(told).encode())
+        return await super()._answer(first, body)

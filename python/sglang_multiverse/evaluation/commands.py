@@ -37,6 +37,17 @@ def specs(config: RunConfig) -> list[Spec]:
     ]
 
 
+def problems_of(spec: Spec) -> list[Problem]:
+    """The problems of a task that can also be graded here.
+
+    Raises:
+        EvaluationError: something is missing; nothing was asked yet.
+    """
+    task = open_task(spec)
+    task.prepare()
+    return list(task.problems())
+
+
 def note(store: Store, kind: Kind, command: str, config: RunConfig) -> None:
     """Write down whose records these are, before the first of them."""
     store.claim(kind)
@@ -58,9 +69,7 @@ async def run(config: RunConfig, out: Path, command: str, console: Console) -> N
     Raises:
         EvaluationError: what was answered until then is kept.
     """
-    tasks: list[tuple[Spec, list[Problem]]] = [
-        (spec, list(open_task(spec).problems())) for spec in specs(config)
-    ]
+    tasks = [(spec, problems_of(spec)) for spec in specs(config)]
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(connect(config, config.base_url))
         model = await client.first_model(config.model)
@@ -84,7 +93,7 @@ async def budget(config: BudgetConfig, out: Path, command: str, console: Console
     from .ladder import climb
 
     (spec,) = specs(config)
-    problems = list(open_task(spec).problems())
+    problems = problems_of(spec)
     sides = [("parallel", config.base_url, config.model)]
     if config.baseline_url:
         sides.append(("baseline", config.baseline_url, config.baseline_model))

@@ -104,6 +104,7 @@ def _serve(spec: Spec, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts the run, ends its pipe
     try:
         task = open_task(spec)
+        task.prepare()
         problems: Sequence[Problem] = task.problems()
     except EvaluationError as error:
         pipe.send(str(error))

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from ..records import digest
 from .client import Client
-from .commands import connect, note, note_server, specs
+from .commands import connect, note, note_server, problems_of, specs
 from .config import LatencyConfig
 from .errors import RefusedError, TroubleError
 from .grading import Grader
 from .progress import Shown
 from .series import Series, make_series
 from .store import Store
-from .tasks import Problem, about, open_task
+from .tasks import Problem, about
 from .together import together
 
 
@@ -48,7 +48,7 @@ async def latency(config: LatencyConfig, out: Path, command: str, console: Conso
     # Each client has its own problems, the same in all ways and rounds; a task with fewer repeats.
     if not config.limit:
         spec = replace(spec, limit=answers_of(config, max(config.batch_sizes)))
-    problems = list(open_task(spec).problems())
+    problems = problems_of(spec)
     async with AsyncExitStack() as stack:
         ways = await _ways(config, stack)
         store = stack.enter_context(Store(out))

@@ -104,6 +104,11 @@ def _ratios(first: Sequence[Block], other: Sequence[Block]) -> dict[str, Any]:
     }
 
 
+def _whole(block: Block) -> dict[int, dict[str, Any]]:
+    """Its answers that came to their end, by turn."""
+    return {one["turn"]: one for one in _good(block) if one["finish"] != "length"}
+
+
 def _by_round(first: Sequence[Block], other: Sequence[Block]) -> list[tuple[Block, Block]]:
     rounds = {block["round"]: block for block in other}
     return [(block, rounds[block["round"]]) for block in first if block["round"] in rounds]
@@ -115,9 +120,6 @@ def _pairs(
     """The answers to the same problem in the same round; cut ones did not do the whole work."""
     found = []
     for a, b in _by_round(first, other):
-        whole = (
-            {one["turn"]: one for one in _good(c) if one["finish"] != "length"} for c in (a, b)
-        )
-        mine, theirs = whole
+        mine, theirs = _whole(a), _whole(b)
         found += [(mine[turn], theirs[turn]) for turn in mine if turn in theirs]
     return found

@@ -29,6 +29,9 @@ class Aime(Task):
         if spec.file:
             raise EvaluationError(f"task_file: {spec.name} comes with its problems")
 
+    def prepare(self) -> None:
+        _ = self._theirs
+
     @cached_property
     def _theirs(self) -> SglEval:
         return SglEval(self.spec.name, "math", "math")

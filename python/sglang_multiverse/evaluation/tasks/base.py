@@ -96,5 +96,13 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def prepare(self) -> None:
+        """Load what grading needs.
+
+        Raises:
+            EvaluationError: it is not there.
+        """
+
+    @abstractmethod
     def grade(self, problem: Problem, text: str) -> Grade:
         """The verdict on an answer, whatever text that is."""

@@ -6,13 +6,13 @@ They are held out: neither their wording nor any of their parts occurs in traini
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from itertools import count
 from typing import get_args
 
 from ...training.data import Conversation, Kind, check, families_of, generate
 from ...training.data.answers import read_answers
 from ...training.data.generate import PARTS
-from ...training.data.gym import MissingGymError
 from ..errors import EvaluationError, MissingPackageError
 from .base import About, Grade, Problem, Spec, Task
 
@@ -59,17 +59,19 @@ class Bundled(Task):
         kind = spec.name.partition("-")[2]
         self.cells = _cells([one for one in KINDS if kind in ("", one)])
 
+    def prepare(self) -> None:
+        if find_spec("reasoning_gym") is None:
+            raise MissingPackageError(f"task {self.spec.name}", "reasoning-gym")
+
     def problems(self) -> list[Problem]:
+        self.prepare()
         wanted = self.spec.limit or EACH * len(self.cells)
-        try:
-            dealt = [self._deal(*cell) for cell in self.cells]
-            found: dict[str, Problem] = {}
-            while len(found) < wanted:
-                for cell in dealt:
-                    problem = next(cell)
-                    found.setdefault(problem.id, problem)
-        except MissingGymError as error:
-            raise MissingPackageError(f"task {self.spec.name}", "reasoning-gym") from error
+        dealt = [self._deal(*cell) for cell in self.cells]
+        found: dict[str, Problem] = {}
+        while len(found) < wanted:
+            for cell in dealt:
+                problem = next(cell)
+                found.setdefault(problem.id, problem)
         return list(found.values())[:wanted]
 
     def _deal(self, kind: Kind, family: str, width: int | None) -> Iterator[Problem]:

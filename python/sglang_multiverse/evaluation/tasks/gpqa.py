@@ -29,6 +29,9 @@ class Gpqa(Task):
         ),
     )
 
+    def prepare(self) -> None:
+        _ = self._theirs
+
     @cached_property
     def _theirs(self) -> SglEval:
         return SglEval("gpqa", "multichoice", "mcq-4choices")

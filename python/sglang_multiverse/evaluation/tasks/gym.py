@@ -46,7 +46,11 @@ class Gym(Task):
             raise EvaluationError(f"task: reasoning-gym has no {name!r}; there are: {names}")
         return reasoning_gym.create_dataset(name, seed=self.spec.seed, size=self.spec.limit or SIZE)
 
+    def prepare(self) -> None:
+        _ = self._set
+
     def problems(self) -> list[Problem]:
+        entries = list(self._set)  # says so where reasoning-gym is missing
         from reasoning_gym.utils import SYSTEM_PROMPTS
 
         system = {"role": "system", "content": SYSTEM_PROMPTS["default"]}
@@ -57,7 +61,7 @@ class Gym(Task):
                 reference=str(entry["answer"]),
                 entry=entry,
             )
-            for number, entry in enumerate(self._set)
+            for number, entry in enumerate(entries)
         ]
 
     def grade(self, problem: Problem, text: str) -> Grade:

@@ -57,6 +57,9 @@ class Maths(Task):
             for number, row in enumerate(found[: spec.limit or None])
         ]
 
+    def prepare(self) -> None:
+        _ = self._verifier
+
     @cached_property
     def _verifier(self) -> Any:
         try:
