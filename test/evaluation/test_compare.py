@@ -7,38 +7,36 @@ import json
 import pytest
 
 from sglang_multiverse.evaluation.__main__ import main
-from sglang_multiverse.evaluation.tasks import Spec, open_task
-
-from .known import Known, Said, question
-
-
-@pytest.fixture(scope="module")
-def problems():
-    found = {}
-    for task in ("bundled-flat", "bundled-single"):
-        for one in open_task(Spec(task, seed=6_000_000, limit=20)).problems():
-            found[one.messages[-1]["content"]] = one
-    return found
+from sglang_multiverse.evaluation.config import RunConfig
+from sglang_multiverse.evaluation.series import make_series
+from sglang_multiverse.evaluation.store import Sample, Store
+from sglang_multiverse.evaluation.tasks import Problem, Spec
 
 
-def run(problems, out, right, *flags):
-    """`right` says whether the answer to the problem at a place of a kind is."""
-
-    def script(body, times):
-        problem = problems[question(body)]
-        mine = [one for one in problems.values() if one.groups["kind"] == problem.groups["kind"]]
-        good = right(problem.groups["kind"], mine.index(problem))
-        return Said(problem.entry.solution if good else "Answer: none")
-
-    with Known(script).serve() as server:
-        fixed = ["--task", "bundled-flat,bundled-single", "--base-url", server.url]
-        assert main(["run", "--limit", "20", "--out", str(out), *fixed, *flags]) == 0
+def problem(task, place, seed=0):
+    asked = [{"role": "user", "content": f"{task} {place} {seed}"}]
+    return Problem(f"{place}", asked, "7", {"branches": str(place % 3)})
 
 
-def test_what_is_better_where(problems, tmp_path, capsys):
+def record(out, right, tasks=("flat", "single"), count=20, seed=0):
+    """The records of a run; `right` says whether the answer to the problem at a place is."""
+    config = RunConfig()
+    with Store(out) as store:
+        store.claim("run")
+        for task in tasks:
+            series = make_series(config, Spec(task), "known", 700)
+            problems = [problem(task, place, seed) for place in range(count)]
+            store.begin(series, problems, 1)
+            for place, one in enumerate(problems):
+                good = right(task, place)
+                facts = {"finish": "stop", "tokens": 40, "right": good, "extracted": "7"}
+                store.keep(series.sample_key(one, 0), Sample("answered", **facts))
+
+
+def test_what_is_better_where(tmp_path, capsys):
     a, b, out = (tmp_path / name for name in ("first", "second", "report"))
-    run(problems, a, lambda kind, place: place < 8)
-    run(problems, b, lambda kind, place: place < (20 if kind == "flat" else 7))
+    record(a, lambda task, place: place < 8)
+    record(b, lambda task, place: place < (20 if task == "flat" else 7))
     assert main(["compare", str(a), str(b), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     found = json.loads((out / "results.json").read_text())
@@ -53,17 +51,17 @@ def test_what_is_better_where(problems, tmp_path, capsys):
     assert pooled["p"] == pytest.approx(2 * 14 / 2**13)
     text = (out / "report.md").read_text()
     assert "# second against first" in text and "**B is better: +27.5 points" in text
-    row = next(line for line in text.splitlines() if line.startswith("| bundled-single |"))
+    row = next(line for line in text.splitlines() if line.startswith("| single |"))
     assert row.endswith("| no difference shown |")
     assert "B is better: +27.5 points" in printed
     assert sum(one["problems"] for one in flat["groups"]["branches"].values()) == 20
     assert (out / "difference.svg").stat().st_size > 5000
 
 
-def test_only_the_same_problems_are_compared(problems, tmp_path, capsys):
+def test_only_the_same_problems_are_compared(tmp_path, capsys):
     a, b, out = (tmp_path / name for name in ("first", "second", "report"))
-    run(problems, a, lambda kind, place: True)
-    run(problems, b, lambda kind, place: True, "--limit", "5")
+    record(a, lambda task, place: True)
+    record(b, lambda task, place: True, count=5)
     assert main(["compare", str(a), str(b), "--out", str(out)]) == 0
     assert "No difference shown: +0.0 points (+0.0 to +0.0) over 10" in capsys.readouterr().out
     found = json.loads((out / "results.json").read_text())
@@ -71,24 +69,25 @@ def test_only_the_same_problems_are_compared(problems, tmp_path, capsys):
     assert "problems left out: 15 only in a" in (out / "report.md").read_text()
 
 
+def test_the_same_name_is_not_the_same_problem(tmp_path, capsys):
+    a, b = tmp_path / "first", tmp_path / "second"
+    record(a, lambda task, place: True)
+    record(b, lambda task, place: True, seed=1)
+    assert main(["compare", str(a), str(b), "--out", str(tmp_path / "out")]) == 2
+    assert "no task with a problem in common" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", ["none", "empty"])
-def test_what_is_no_run(missing, problems, tmp_path, capsys):
+def test_what_is_no_run(missing, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     folder = str(tmp_path / missing)
     assert main(["compare", folder, folder, "--out", str(tmp_path / "report")]) == 2
     assert "there are no records in" in capsys.readouterr().err
 
 
-def test_runs_with_nothing_in_common(problems, tmp_path, capsys):
-    a, b = tmp_path / "first", tmp_path / "second"
-    run(problems, a, lambda kind, place: True, "--task", "bundled-flat")
-    with Known(lambda body, times: Said("Answer: none")).serve() as server:
-        flags = ["--task", "bundled-nested", "--limit", "2", "--base-url", server.url]
-        assert main(["run", "--out", str(b), *flags]) == 0
-    flags = ["--task", "bundled-flat", "--task-seed", "9000000", "--limit", "3"]
-    assert main(["compare", str(tmp_path / "second"), str(b), "--out", str(tmp_path / "c")]) == 0
-    a_only = tmp_path / "third"
-    with Known(lambda body, times: Said("Answer: none")).serve() as server:
-        assert main(["run", "--out", str(a_only), "--base-url", server.url, *flags]) == 0
-    assert main(["compare", str(a_only), str(b), "--out", str(tmp_path / "c")]) == 2
-    assert "no task with a problem in common" in capsys.readouterr().err
+def test_other_records_are_no_run(tmp_path, capsys):
+    with Store(tmp_path / "a") as store:
+        store.claim("latency")
+    a = str(tmp_path / "a")
+    assert main(["compare", a, a, "--out", str(tmp_path / "report")]) == 2
+    assert "a: holds no run to compare" in capsys.readouterr().err

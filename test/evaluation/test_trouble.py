@@ -165,7 +165,7 @@ def test_killed_at_random_moments_it_goes_on(how, solutions, tmp_path):
             *("run", "--limit", "40", "--base-url", server.url, "--out", str(tmp_path / "killed")),
             *("--concurrency", str(concurrency)),
         ]
-        for _ in range(8):
+        for _ in range(6):
             before = sum(known.finished.values())
             child = context.Process(target=run_in_child, args=(arguments,))
             child.start()
@@ -187,7 +187,7 @@ def test_killed_at_random_moments_it_goes_on(how, solutions, tmp_path):
         assert main(arguments) == 0
         again = Counter(known.finished)
         assert main([*arguments[:6], str(tmp_path / "whole")]) == 0
-    assert kills >= 3
+    assert kills >= 2
     # Each kill costs at most the answers in flight.
     assert sum(count - 1 for count in again.values()) <= kills * concurrency
     killed, whole = read(tmp_path / "killed"), read(tmp_path / "whole")

@@ -32,20 +32,21 @@ class Grader:
 
     def __init__(self, spec: Spec, timeout: float) -> None:
         self._spec, self._timeout = spec, timeout
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._starting = False
+        self._worker: _Worker | None = None
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Grader:
         return self
 
-    def prepare(self) -> None:
-        """Load the task, while the first answers are awaited."""
-        if self._process is None:
-            self._start()
-
     async def __aexit__(self, *_: object) -> None:
-        self._stop()
+        if self._worker is not None:
+            self._worker.end()
+
+    def prepare(self) -> _Worker:
+        """Load the task, while the first answers are awaited."""
+        if self._worker is None or self._worker.ended:
+            self._worker = _Worker(self._spec)
+        return self._worker
 
     async def grade(self, position: int, text: str) -> Verdict:
         """The verdict on an answer to the problem at that position.
@@ -54,48 +55,54 @@ class Grader:
             EvaluationError: the grader cannot be had.
         """
         async with self._turn:
-            self.prepare()
+            worker = self.prepare()
             try:
-                return await asyncio.to_thread(self._ask, position, text)
+                return await asyncio.to_thread(worker.ask, position, text, self._timeout)
             except asyncio.CancelledError:
-                # Its answer would be taken for the next one's. The thread, which waits, cleans up.
-                if self._process is not None:
-                    self._process.kill()
+                # Its verdict would be taken for the next one's. The thread, which waits, ends it.
+                self._worker = None
+                worker.process.kill()
                 raise
 
-    def _ask(self, position: int, text: str) -> Verdict:
-        pipe = self._pipe
-        try:
-            if self._starting:
-                if not pipe.poll(_START):
-                    raise EvaluationError(f"task: {self._spec.name} does not load in time")
-                if said := pipe.recv():
-                    raise EvaluationError(said)
-                self._starting = False
-            pipe.send((position, text))
-            if pipe.poll(self._timeout):
-                right, extracted, note = pipe.recv()
-                return Verdict(Grade(right, extracted), note)
-            note = f"the grader took more than {self._timeout:g} s"
-        except (EOFError, OSError):
-            note = "the grader's process ended"
-        self._stop()
-        return Verdict(Grade(False, None), note)
 
-    def _start(self) -> None:
+class _Worker:
+    """One process that has a task open, and the pipe to it."""
+
+    def __init__(self, spec: Spec) -> None:
         # Not forked: other threads may hold locks.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._spec, theirs), daemon=True)
-        self._process.start()
+        self._name, self._loading = spec.name, True
+        self.process = context.Process(target=_serve, args=(spec, theirs), daemon=True)
+        self.process.start()
         theirs.close()
-        self._starting = True
+        self.ended = False
 
-    def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.join()
+    def ask(self, position: int, text: str, timeout: float) -> Verdict:
+        """Blocks until there is a verdict, or is none."""
+        pipe = self._pipe
+        try:
+            if self._loading:
+                if not pipe.poll(_START):
+                    raise EvaluationError(f"task: {self._name} does not load in time")
+                if said := pipe.recv():
+                    raise EvaluationError(said)
+                self._loading = False
+            pipe.send((position, text))
+            if pipe.poll(timeout):
+                right, extracted, note = pipe.recv()
+                return Verdict(Grade(right, extracted), note)
+            note = f"the grader took more than {timeout:g} s"
+        except (EOFError, OSError):
+            note = "the grader's process ended"
+        self.end()
+        return Verdict(Grade(False, None), note)
+
+    def end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self.process.kill()
+            self.process.join()
             self._pipe.close()
 
 
