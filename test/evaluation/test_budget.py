@@ -94,6 +94,8 @@ def test_the_curves_are_those_of_the_lengths(problems, tmp_path):
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1].startswith("50.0 (") and cells[6].startswith("25.0 (")
     assert cells[2] == "12 of 12" and cells[3] == "7" and cells[8] == "10"
+    # Three problems that only the parallel one gets right within the path: 2 ÷ 2³.
+    assert cells[11].startswith("+25.0 (") and cells[12] == "0.250"
     for name in ("budget.svg", "budget.png"):
         assert (tmp_path / name).stat().st_size > 5000
 

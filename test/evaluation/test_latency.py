@@ -12,7 +12,7 @@ from sglang_multiverse.stand_in import Response
 
 from .known import STRUCTURE, Flushing, Known, Said, question, stream
 
-TICK = 0.004
+TICK = 0.006
 """Seconds before each of an answer's six events, in the fastest way."""
 
 
@@ -68,17 +68,17 @@ def test_the_ratios_are_those_of_the_ways(solutions, tmp_path):
             one = size["ratios"][way]
             assert one["pairs"] == one["same_text"] == 3 * answers
             for name in ("seconds", "seconds_per_token"):
-                assert one[name]["p50"] == pytest.approx(ratio, rel=0.3)
+                assert 0.65 * ratio < one[name]["p50"] < 1.35 * ratio
         for one in size["ways"].values():
             assert one["right"] == one["answers"] and one["failed"] == one["cut"] == 0
-        # A warm-up answer of over a second is in none of the figures.
-        assert size["ways"]["parallel"]["seconds"]["p99"] < 0.2
+        # A warm-up answer of nearly two seconds is in none of the figures.
+        assert size["ways"]["parallel"]["seconds"]["p99"] < 1
     fast = small["ways"]["parallel"]
-    assert fast["seconds"]["p50"] == pytest.approx(6 * TICK, rel=0.4)
-    assert fast["ttft"]["p50"] == pytest.approx(2 * TICK, rel=0.5)
+    assert 6 * TICK < fast["seconds"]["p50"] < 12 * TICK
+    assert 2 * TICK < fast["ttft"]["p50"] < 0.7 * fast["seconds"]["p50"]
     assert fast["seconds_per_token"]["p50"] == pytest.approx(fast["seconds"]["p50"] / 40)
     rate = large["ways"]["parallel"]["tokens_per_second"]["p50"]
-    assert 2.5 * fast["tokens_per_second"]["p50"] < rate
+    assert 2 * fast["tokens_per_second"]["p50"] < rate
     # Batch size 1: a warm-up of one answer each, then blocks of four, first to last in turn.
     blocks = [log[3 + 4 * i : 7 + 4 * i] for i in range(9)]
     assert log[:3] == ["parallel", "alone", "plain"]

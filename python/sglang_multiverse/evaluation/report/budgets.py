@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .cells import number, percent, table
+from .cells import difference, number, percent, table
 
 
 class Curve(NamedTuple):
@@ -52,8 +52,10 @@ def body(results: Mapping[str, Any]) -> list[str]:
     about = results["series"][0]["about"] if results["series"] else {"task": {"name": "?"}}
     found = [f"# Accuracy under budgets: {about['task']['name']}"]
     for ladder, curves in panels(results).items():
-        found += [f"## At the {PANELS[ladder]}", _table(curves)]
+        paired = {one["budget"]: one for one in results["paired"] if one["ladder"] == ladder}
+        found += [f"## At the {PANELS[ladder]}", _table(curves, paired)]
     found.append(
+        "The difference is paired by problem, with its bootstrap interval and the exact test's p. "
         "*Cut* answers were ended by the budget; a cut answer without a final answer is wrong. "
         "*Tokens* and *path* are means of all tokens and of the longest path, of all answers. "
         "An answer that ended by itself below a budget is taken over by that budget from the next "
@@ -63,17 +65,21 @@ def body(results: Mapping[str, Any]) -> list[str]:
     return found + _warnings(results)
 
 
-def _table(curves: list[Curve]) -> str:
+def _table(curves: list[Curve], paired: Mapping[int, Mapping[str, Any]]) -> str:
     head = ["budget, tokens"]
     for curve in curves:
         name = NAMES[curve.role]
         head += [f"{name}: pass@1, %", "answers", "cut", "tokens", "path"]
+    if paired:
+        head += ["parallel − baseline, points", "p"]
     budgets = sorted({budget for curve in curves for budget in curve.budgets})
     rows = []
     for budget in budgets:
         row = [str(budget)]
         for curve in curves:
             row += _cells(curve.at(budget))
+        if paired:
+            row += difference(paired[budget]) if budget in paired else ["–", "–"]
         rows.append(row)
     return table(head, rows)
 

@@ -20,6 +20,16 @@ def percent(estimate: Mapping[str, Any] | None) -> str:
     return f"{value:.1f} ({low:.1f}–{high:.1f})"
 
 
+def difference(paired: Mapping[str, Any]) -> list[str]:
+    """Points with their interval, and p: `+8.0 (+2.0 to +14.0)`, `0.021`."""
+    value, low, high = (100 * paired[name] for name in ("difference", "low", "high"))
+    return [f"{value:+.1f} ({low:+.1f} to {high:+.1f})", probability(paired["p"])]
+
+
+def probability(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
 def middle(spread: Mapping[str, float] | None, digits: int = 2) -> str:
     """Median and quartiles, `0.53 (0.50–0.57)`."""
     if spread is None:

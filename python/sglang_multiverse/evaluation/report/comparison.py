@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .cells import number, table
+from .cells import difference, number, probability, table
 
 NOTHING = "no difference shown"
 
@@ -48,7 +48,7 @@ def verdict(results: Mapping[str, Any]) -> str:
     one = results["pooled"]
     numbers = (
         f"{100 * one['difference']:+.1f} points ({100 * one['low']:+.1f} to "
-        f"{100 * one['high']:+.1f}) over {one['problems']} problems, p = {_p(one['p'])}"
+        f"{100 * one['high']:+.1f}) over {one['problems']} problems, p = {probability(one['p'])}"
     )
     said = _verdict(one)
     return f"{said[0].upper()}{said[1:]}: {numbers}."
@@ -59,21 +59,17 @@ def _verdict(one: Mapping[str, Any]) -> str:
 
 
 def _row(name: str, one: Mapping[str, Any], adjusted: float | None = None) -> list[str]:
-    low, high = (100 * one[end] for end in ("low", "high"))
+    points, p = difference(one)
     return [
         name,
         str(one["problems"]),
         *(f"{100 * one[side]:.1f}" for side in ("a", "b")),
-        f"{100 * one['difference']:+.1f} ({low:+.1f} to {high:+.1f})",
+        points,
         *(str(one[side]) for side in ("better", "worse")),
-        _p(one["p"]),
-        "–" if adjusted is None else _p(adjusted),
+        p,
+        "–" if adjusted is None else probability(adjusted),
         _verdict(one),
     ]
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def _tokens(results: Mapping[str, Any]) -> str:

@@ -9,7 +9,11 @@ from .budgets import NAMES, PANELS, panels
 
 _LINES = ("-", "--", ":")
 _MARKS = ("o", "s", "^")
-_SHADES = ("0.75", "0.88", "0.93")
+_BANDS: tuple[dict[str, Any], ...] = (
+    {"color": "black", "alpha": 0.18, "linewidth": 0},
+    {"facecolor": "none", "edgecolor": "0.55", "hatch": "///", "linewidth": 0},
+    {"facecolor": "none", "edgecolor": "0.7", "hatch": "...", "linewidth": 0},
+)
 
 
 def budget(results: Mapping[str, Any], figure: Any) -> None:
@@ -28,9 +32,9 @@ def budget(results: Mapping[str, Any], figure: Any) -> None:
                 [100 * one[name] for _, one in points] for name in ("value", "low", "high")
             )
             style = {"linestyle": _LINES[number], "marker": _MARKS[number], "color": "black"}
-            axes[place].fill_between(x, low, high, color=_SHADES[number], linewidth=0)
+            axes[place].fill_between(x, low, high, **_BANDS[number])
             axes[place].plot(x, value, label=NAMES[curve.role], **style)
-        axes[place].set(title=PANELS[ladder], xlabel="budget, tokens")
+        axes[place].set(title=PANELS[ladder].replace("`", ""), xlabel="budget, tokens")
         _budgets(axes[place], sorted({b for curve in curves for b in curve.budgets}))
     axes[0].set(ylabel="pass@1, %", ylim=(-2, 102))
     axes[0].legend()
@@ -59,21 +63,29 @@ def latency(found: Mapping[str, Any], figure: Any) -> None:
             for size in found["sizes"]
             if way in size["ratios"] and size["ratios"][way]["seconds"]
         ]
-        _band(grid[1, 1], some, number, f"{way} ÷ {found['ways'][0]}", 1)
+        _band(grid[1, 1], some, number, way, 1)
     grid[1, 1].axhline(1, color="black", linewidth=0.8, linestyle=":")
     grid[1, 1].set(ylabel="ratio of answers' times, paired")
     for axes in grid.flat:
         axes.set(xlabel="batch size, clients")
         _powers(axes, found["batch_sizes"])
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(title="median and quartiles")
+        if axes is not grid[1, 1]:
+            axes.set_ylim(bottom=0)
+    figure.legend(
+        *grid[0, 0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=len(found["ways"]),
+        title="median, and quartiles as a band",
+    )
+    if grid[1, 1].get_legend_handles_labels()[0]:
+        grid[1, 1].legend(title=f"÷ {found['ways'][0]}")
 
 
 def _band(axes: Any, some: list[tuple[int, Any]], number: int, label: str, scale: float) -> None:
     x = [where for where, _ in some]
     low, value, high = ([scale * one[name] for _, one in some] for name in ("p25", "p50", "p75"))
-    axes.fill_between(x, low, high, color=_SHADES[number], linewidth=0)
+    axes.fill_between(x, low, high, **_BANDS[number])
     style = {"linestyle": _LINES[number], "marker": _MARKS[number], "color": "black"}
     axes.plot(x, value, label=label, **style)
 
