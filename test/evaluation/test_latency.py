@@ -8,6 +8,7 @@ import pytest
 
 from sglang_multiverse.evaluation.__main__ import main
 from sglang_multiverse.evaluation.tasks import Spec, open_task
+from sglang_multiverse.evaluation.timing import summarise_timings
 from sglang_multiverse.stand_in import Response
 
 from .known import STRUCTURE, Flushing, Known, Said, question, stream
@@ -68,17 +69,17 @@ def test_the_ratios_are_those_of_the_ways(solutions, tmp_path):
             one = size["ratios"][way]
             assert one["pairs"] == one["same_text"] == 3 * answers
             for name in ("seconds", "seconds_per_token"):
-                assert 0.65 * ratio < one[name]["p50"] < 1.35 * ratio
+                assert 1 + 0.25 * (ratio - 1) < one[name]["p50"] < 1.4 * ratio
         for one in size["ways"].values():
             assert one["right"] == one["answers"] and one["failed"] == one["cut"] == 0
         # A warm-up answer of nearly two seconds is in none of the figures.
         assert size["ways"]["parallel"]["seconds"]["p99"] < 1
     fast = small["ways"]["parallel"]
-    assert 6 * TICK < fast["seconds"]["p50"] < 12 * TICK
-    assert 2 * TICK < fast["ttft"]["p50"] < 0.7 * fast["seconds"]["p50"]
+    assert fast["seconds"]["p50"] > 6 * TICK
+    assert 2 * TICK < fast["ttft"]["p50"] < 0.8 * fast["seconds"]["p50"]
     assert fast["seconds_per_token"]["p50"] == pytest.approx(fast["seconds"]["p50"] / 40)
     rate = large["ways"]["parallel"]["tokens_per_second"]["p50"]
-    assert 2 * fast["tokens_per_second"]["p50"] < rate
+    assert 1.5 * fast["tokens_per_second"]["p50"] < rate
     # Batch size 1: a warm-up of one answer each, then blocks of four, first to last in turn.
     blocks = [log[3 + 4 * i : 7 + 4 * i] for i in range(9)]
     assert log[:3] == ["parallel", "alone", "plain"]
@@ -92,6 +93,52 @@ def test_the_ratios_are_those_of_the_ways(solutions, tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert "## sequential ÷ parallel" in text and "emptied before each block" in text
     assert (tmp_path / "latency.svg").stat().st_size > 10000
+
+
+def block(way, number, seconds, **changes):
+    """Answers that take these seconds, 10 tokens each; the block takes as long as the longest."""
+    answers = [
+        {
+            "turn": turn,
+            "place": turn,
+            "seconds": one,
+            "ttft": one / 10,
+            "tokens": 10,
+            "finish": "stop",
+            "right": True,
+            "structure": None,
+            "digest": str(turn),
+            **changes.get(str(turn), {}),
+        }
+        for turn, one in enumerate(seconds)
+    ]
+    wall = max(seconds)
+    return {"batch_size": 2, "round": number, "way": way, "wall": wall, "answers": answers}
+
+
+def test_the_figures_are_those_of_the_times():
+    plan = {"ways": ["parallel", "sequential"], "batch_sizes": [2]}
+    # Cut and failed answers are in no pair, an answer of another length has its own tokens.
+    blocks = [
+        block("parallel", 0, [1.0, 2.0, 4.0]),
+        block("sequential", 0, [3.0, 2.0, 4.0], **{"2": {"finish": "length"}}),
+        block("parallel", 1, [1.0, 2.0, 4.0], **{"0": {"error": "500"}}),
+        block("sequential", 1, [9.0, 8.0, 4.0], **{"1": {"tokens": 20, "digest": "x"}}),
+    ]
+    found = summarise_timings(plan, blocks)
+    (size,) = found["sizes"]
+    ratio = size["ratios"]["sequential"]
+    assert size["rounds"] == 2 and ratio["pairs"] == 4 and ratio["same_text"] == 3
+    # 3 and 1 in the first round, 4 and 1 in the second; by the token 2 instead of 4.
+    assert ratio["seconds"]["p50"] == pytest.approx(2) and ratio["seconds"]["p75"] == 3.25
+    assert ratio["seconds_per_token"]["p50"] == pytest.approx(1.5)
+    assert ratio["wall"]["p50"] == pytest.approx(1)  # of the round in which all answered
+    way = size["ways"]["parallel"]
+    assert (way["answers"], way["failed"], way["cut"], way["right"]) == (5, 1, 0, 5)
+    assert way["seconds"]["p50"] == 2 and way["seconds_per_token"]["p50"] == pytest.approx(0.2)
+    assert way["tokens_per_second"]["mean"] == pytest.approx((30 / 4 + 20 / 4) / 2)
+    assert way["answers_per_second"]["mean"] == pytest.approx((3 / 4 + 2 / 4) / 2)
+    assert size["ways"]["sequential"]["cut"] == 1
 
 
 def test_only_the_plain_way_against_an_endpoint_that_fails_at_times(solutions, tmp_path):
