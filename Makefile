@@ -34,7 +34,7 @@ curate-demo: env ## Curate bundled example chains, asking a local stand-in for a
 	$(PYTHON_BIN) -m sglang_multiverse.curator demo
 
 evaluate: env ## Evaluate a running server; ARGS="--task aime24 --samples 8 --temperature 0.6"
-	$(PYTHON_BIN) -m sglang_multiverse.evaluation run --out evaluation $(ARGS)
+	$(PYTHON_BIN) -m sglang_multiverse.evaluation run --out runs/evaluation $(ARGS)
 
 serve: env ## Serve MODEL, or the package's own; ARGS="--port 8000" goes to the server
 	$(PYTHON_BIN) -m sglang_multiverse.launch_server $(if $(MODEL),--model-path $(MODEL)) $(ARGS)

@@ -3,49 +3,15 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 
-EVERY = 10.0
-"""Seconds between lines where there is no terminal."""
+from ..bars import EVERY, Bars
 
 
-class Shown:
+class Shown(Bars):
     """One bar per series, with the accuracy so far and the time left."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            refresh_per_second=4,
-        )
-
-    def __enter__(self) -> Shown:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def bar(self, name: str, total: int, *, unit: str = "answers") -> Bar:
         task = self._progress.add_task(name, total=total, note="")

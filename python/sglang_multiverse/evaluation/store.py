@@ -173,9 +173,10 @@ class Store(Records):
 
     def texts(self, key: str) -> tuple[str, str] | None:
         """Text and reasoning of an answer."""
-        return self._db.execute(
+        row = self._db.execute(
             "SELECT text, reasoning FROM samples WHERE key = ?", (key,)
         ).fetchone()
+        return (row[0], row[1]) if row else None
 
     def keep(self, key: str, sample: Sample, text: str = "", reasoning: str = "") -> None:
         """Commit what came of a sample."""

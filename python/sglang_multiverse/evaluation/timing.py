@@ -75,7 +75,7 @@ def _rate(block: Block) -> float | None:
     answers = _good(block)
     if not answers or any(one["tokens"] is None for one in answers):
         return None
-    return sum(one["tokens"] for one in answers) / float(block["wall"])
+    return float(sum(one["tokens"] for one in answers) / block["wall"])
 
 
 def _ratios(first: Sequence[Block], other: Sequence[Block]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def sign_test(better: int, worse: int) -> float:
     """
     discordant = better + worse
     tail = sum(comb(discordant, i) for i in range(min(better, worse) + 1))
-    return min(1.0, 2 * tail / 2**discordant)
+    return min(1.0, float(2 * tail / 2**discordant))
 
 
 def compare(
