@@ -7,6 +7,10 @@ import json
 import pytest
 
 from sglang_multiverse.evaluation.__main__ import main
+from sglang_multiverse.evaluation.config import RunConfig
+from sglang_multiverse.evaluation.ladder import Larger
+from sglang_multiverse.evaluation.series import make_series
+from sglang_multiverse.evaluation.store import Sample, Store
 from sglang_multiverse.evaluation.tasks import Spec, open_task
 
 from .known import STRUCTURE, Known, Said, question
@@ -51,7 +55,8 @@ class Lengths:
 
 
 def run(parallel, sequential, out, *flags):
-    with parallel.serve("parallel") as one, sequential.serve("plain") as two:
+    # Under one name: who is asked tells their answers apart.
+    with parallel.serve("same") as one, sequential.serve("same") as two:
         return main(
             [
                 *("budget", "--out", str(out), "--limit", str(PROBLEMS), "--max-tokens", "1000"),
@@ -98,6 +103,29 @@ def test_the_curves_are_those_of_the_lengths(problems, tmp_path):
     assert cells[11].startswith("+25.0 (") and cells[12] == "0.250"
     for name in ("budget.svg", "budget.png"):
         assert (tmp_path / name).stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("ladder", "sample", "reused"),
+    [
+        ("total", {"finish": "stop", "tokens": 29}, True),
+        ("total", {"finish": "stop", "tokens": 30}, False),
+        # A plan whose branches do not fit ends the answer below its budget.
+        ("total", {"finish": "length", "tokens": 20}, False),
+        ("total", {"finish": "stop", "tokens": None}, False),
+        ("critical", {"finish": "stop", "tokens": 50, "structure": STRUCTURE}, True),
+        ("critical", {"finish": "stop", "tokens": 20}, False),
+    ],
+)
+def test_what_a_smaller_budget_would_not_change(ladder, sample, reused, problems, tmp_path):
+    whole = make_series(RunConfig(), Spec("bundled"), "m", 700)
+    larger = whole.bounded(ladder, 60)
+    with Store(tmp_path) as store:
+        store.keep(larger.sample_key(problems[0], 0), Sample("answered", **sample), "text")
+        found = Larger(store, [larger], ladder, 30)(problems[0], 0)
+    assert (found is not None) is reused
+    if found:
+        assert found[0].reused == 60 and found[1] == "text"
 
 
 def test_without_reuse_every_point_is_asked(problems, tmp_path):

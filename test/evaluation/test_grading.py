@@ -63,7 +63,14 @@ async def test_every_mood(moody):
         "the grader's process ended",
         "the grader failed: ZeroDivisionError('oops')",
     ]
-    assert grader._worker.ended
+
+
+async def test_a_process_that_hangs_is_ended(moody):
+    async with Grader(moody, 0.3) as grader:
+        worker = grader.prepare()
+        assert (await grader.grade(0, "hang")).grade == Grade(False, None)
+        assert worker.process.exitcode is not None
+        assert grader.prepare() is not worker
 
 
 async def test_one_that_is_given_up_answers_nobody_else(moody):

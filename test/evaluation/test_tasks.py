@@ -152,6 +152,7 @@ def maths(tmp_path, answer):
         ("2\\sqrt{2}", "\\boxed{\\sqrt{8}}", True),
         ("x^2 + 2x + 1", "\\boxed{(x+1)^2}", True),
         ("7", "First $x = 3$; so the answer is $\\boxed{7}$.", True),
+        ("7", "First $\\boxed{7}$; hence the final answer is $3$.", True),
         ("7", "First $x = 7$; so the answer is $\\boxed{3}$.", False),
     ],
 )

@@ -20,7 +20,7 @@ async def climb(
         larger: list[Series] = []
         for budget in sorted(config.budgets, reverse=True):
             series = whole.bounded(ladder, budget)
-            source = _Larger(store, larger, ladder, budget) if config.reuse else None
+            source = Larger(store, larger, ladder, budget) if config.reuse else None
             await collector.fill(series, f"{role}, {ladder} {budget}", source)
             larger.append(series)
 
@@ -32,7 +32,7 @@ def ladders(config: BudgetConfig, role: str) -> list[Ladder]:
     return ["total", "critical"] if config.ladder == "both" else [config.ladder]
 
 
-class _Larger:
+class Larger:
     """Answers under larger budgets that a budget would not have changed."""
 
     def __init__(self, store: Store, larger: list[Series], ladder: Ladder, budget: int) -> None:
