@@ -140,13 +140,13 @@ def test_one_ladder_and_no_baseline(problems, tmp_path):
     with known.serve("parallel") as server:
         code = main(
             [
-                *("budget", "--out", str(tmp_path), "--limit", str(PROBLEMS)),
-                *("--base-url", server.url, "--budgets", "30", "--ladder", "critical"),
+                *("budget", "--out", str(tmp_path), "--limit", "4", "--task-seed", "6000000"),
+                *("--base-url", server.url, "--budgets", "10", "--ladder", "critical"),
             ]
         )
     assert code == 0
     assert {body["max_tokens"] for body in known.bodies} == {700}
-    assert accuracy(tmp_path) == pytest.approx({("parallel", "critical", 30): 0.5})
+    assert accuracy(tmp_path) == pytest.approx({("parallel", "critical", 10): 0.5})
 
 
 @pytest.mark.parametrize(

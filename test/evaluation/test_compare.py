@@ -77,6 +77,15 @@ def test_the_same_name_is_not_the_same_problem(tmp_path, capsys):
     assert "no task with a problem in common" in capsys.readouterr().err
 
 
+def test_a_task_asked_in_two_ways_is_not_one_side(tmp_path, capsys):
+    a = tmp_path / "first"
+    record(a, lambda task, place: True)
+    with Store(a) as store:
+        store.begin(make_series(RunConfig(max_tokens=5), Spec("flat"), "known", 7), [], 1)
+    assert main(["compare", str(a), str(a), "--out", str(tmp_path / "out")]) == 2
+    assert "first: asks flat in several ways" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", ["none", "empty"])
 def test_what_is_no_run(missing, tmp_path, capsys):
     (tmp_path / "empty").mkdir()

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from sglang_multiverse.evaluation.__main__ import main
+from sglang_multiverse.evaluation.store import Store
 from sglang_multiverse.evaluation.tasks import Spec, open_task
 
 from .known import STRUCTURE, Known, Said, question
@@ -84,6 +85,7 @@ def test_the_table_is_the_one_that_the_answers_make(problems, tmp_path):
     kinds = found["groups"]["kind"]
     assert sum(group["problems"] for group in kinds.values()) == 12
     report = (tmp_path / "report.md").read_text()
+    assert "| task | pass@2, % | pass@4, % |" in report
     row = next(line for line in report.splitlines() if line.startswith("| bundled | known |"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2:4] == ["12", "48 of 48"]
@@ -176,10 +178,10 @@ def test_what_is_wrong_is_one_line(flags, said, tmp_path, capsys):
     assert f"error: {said}" in error and error.count("\n") == 1
 
 
-def test_a_directory_is_of_one_kind(problems, tmp_path, capsys):
-    known = Known(lambda body, times: Said("no"))
-    with known.serve() as server:
-        assert run(server.url, tmp_path, "--limit", "1") == 0
+def test_a_directory_is_of_one_kind(tmp_path, capsys):
+    with Store(tmp_path) as store:
+        store.claim("run")
+    with Known(lambda body, times: Said("no")).serve() as server:
         budget = ["budget", "--out", str(tmp_path), "--base-url", server.url, "--budgets", "8"]
         assert main([*budget, "--limit", "1"]) == 2
     assert "out: holds the records of `run`, not of `budget`" in capsys.readouterr().err

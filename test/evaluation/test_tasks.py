@@ -19,6 +19,7 @@ def test_bundled_covers_every_kind_family_and_number_of_branches():
     task = open_task(Spec("bundled", seed=6_000_000))
     problems = task.problems()
     assert len(problems) == 324 and len({one.id for one in problems}) == 324
+    assert len({repr(one.messages) for one in problems}) == 324
     cells = {(one.groups["kind"], one.groups["family"]) for one in problems}
     assert len(cells) == 7 + 7 + 6 + 6
     flat = {one.groups["branches"] for one in problems if one.groups["kind"] == "flat"}

@@ -166,7 +166,7 @@ def test_killed_at_random_moments_it_goes_on(how, solutions, tmp_path):
             *("run", "--limit", "40", "--base-url", server.url, "--out", str(tmp_path / "killed")),
             *("--concurrency", str(concurrency)),
         ]
-        for _ in range(6):
+        for _ in range(4):
             before = sum(known.finished.values())
             child = context.Process(target=run_in_child, args=(arguments,))
             child.start()

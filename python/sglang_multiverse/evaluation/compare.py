@@ -26,18 +26,22 @@ class Side(NamedTuple):
 
 
 def read_side(folder: Path) -> Side:
-    """The latest series of each task of a run.
+    """The series of each task of a run.
 
     Raises:
-        EvaluationError: there is no run.
+        EvaluationError: there is no run, or a task has several series.
     """
     with Store(folder, read_only=True) as store:
         if store.fact("kind") != "run":
             raise EvaluationError(f"{folder.name}: holds no run to compare")
-        found = {
-            about["task"]["name"]: (about, store.asked(number))
-            for number, about in store.all_series()
-        }
+        found: dict[str, tuple[dict[str, Any], list[Asked]]] = {}
+        for number, about in store.all_series():
+            name = about["task"]["name"]
+            if name in found:
+                raise EvaluationError(
+                    f"{folder.name}: asks {name} in several ways; compare needs a directory of one"
+                )
+            found[name] = about, store.asked(number)
         return Side(found, store.fact("servers") or {})
 
 

@@ -117,7 +117,9 @@ class _Measuring:
                 # A way's place among the others changes from round to round.
                 shift = number % len(self._ways)
                 for way in (*self._ways[shift:], *self._ways[:shift]):
-                    key = digest([way.series.key, size, number, config.answers])
+                    key = digest(
+                        [way.series.key, len(self._problems), size, number, config.answers]
+                    )
                     if self._store.timing(key) is None:
                         if not warm:
                             await self._warm_up(size)

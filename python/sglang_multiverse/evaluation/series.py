@@ -66,8 +66,8 @@ class Series:
         return {**body, **self.extra}
 
     def sample_key(self, problem: Problem, index: int) -> str:
-        """The address of an answer: everything that is sent, whom to, and its number."""
-        return digest([self.role, self.body(problem, index), index])
+        """The address of an answer: everything that is sent, whom to, what for, and its number."""
+        return digest([self.role, self.body(problem, index), problem.id, index])
 
     def bounded(self, ladder: Ladder, budget: int) -> Series:
         """The same with a budget."""

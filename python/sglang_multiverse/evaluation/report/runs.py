@@ -12,6 +12,8 @@ def body(results: Mapping[str, Any]) -> list[str]:
     series = results["series"]
     found = ["# Evaluation", _accuracy(series)]
     found += _warnings(series)
+    if ranked := [one for one in series if one["pass_at_k"]]:
+        found += ["## At least one of k right", _ranks(ranked)]
     found += ["## Parallelism", _parallelism(series), "## Time", _time(series)]
     for one in series:
         for name, groups in one["groups"].items():
@@ -51,6 +53,12 @@ def _accuracy(series: list[dict[str, Any]]) -> str:
         "count as the grader says. *Failed* ones never came and are in no accuracy."
     )
     return table([*head, "format errors", "cut", "failed"], rows) + "\n\n" + note
+
+
+def _ranks(series: list[dict[str, Any]]) -> str:
+    ranks = sorted({int(k) for one in series for k in one["pass_at_k"]})
+    rows = [[title(one), *(percent(one["pass_at_k"].get(str(k))) for k in ranks)] for one in series]
+    return table(["task", *(f"pass@{k}, %" for k in ranks)], rows)
 
 
 def _warnings(series: list[dict[str, Any]]) -> list[str]:
