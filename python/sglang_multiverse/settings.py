@@ -55,6 +55,8 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
     for spec in dataclasses.fields(config):
         kind: Any = hints[spec.name]
         default = spec.default if spec.default not in ((), "") else "none"
+        if isinstance(default, tuple):
+            default = ",".join(map(str, default))
         help_ = f"{spec.metadata['help']} (default: {default})".replace("%", "%%")
         flag = "--" + spec.name.replace("_", "-")
         if kind is bool:

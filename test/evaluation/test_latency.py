@@ -171,7 +171,6 @@ def test_only_the_plain_way_against_an_endpoint_that_fails_at_times(solutions, t
         (["--batch-sizes", "0"], "batch_sizes: needs one or more"),
         (["--batch-sizes", "2,2"], "batch_sizes: a number stands there twice"),
         (["--rounds", "0"], "rounds: 0 is out of range"),
-        (["--samples", "2", "--temperature", "1"], "samples: latency asks each problem once"),
     ],
 )
 def test_what_is_wrong_is_one_line(flags, said, tmp_path, capsys):

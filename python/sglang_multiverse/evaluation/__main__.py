@@ -17,7 +17,7 @@ from rich.table import Table
 from ..settings import add_flags, from_flags
 from . import commands, facts, measure
 from .compare import compare_runs
-from .config import LISTS, BudgetConfig, LatencyConfig, RunConfig, StatisticsConfig
+from .config import LISTS, AskConfig, BudgetConfig, LatencyConfig, RunConfig, StatisticsConfig
 from .errors import EvaluationError
 from .report import write_answers, write_report
 from .report.comparison import verdict
@@ -26,7 +26,7 @@ from .results import results
 from .store import Store
 from .tasks import known
 
-_CONFIGS: dict[str, type[RunConfig]] = {
+_CONFIGS: dict[str, type[AskConfig]] = {
     "run": RunConfig,
     "budget": BudgetConfig,
     "latency": LatencyConfig,

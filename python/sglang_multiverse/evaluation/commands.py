@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 from . import facts
 from .client import Client
 from .collect import Collector
-from .config import BudgetConfig, RunConfig
+from .config import AskConfig, BudgetConfig, RunConfig, StatisticsConfig
 from .grading import Grader
 from .progress import Shown
 from .series import make_series
@@ -19,7 +20,7 @@ from .store import Kind, Store
 from .tasks import Problem, Spec, about, open_task
 
 
-def connect(config: RunConfig, url: str) -> Client:
+def connect(config: AskConfig, url: str) -> Client:
     """The client of one of the endpoints."""
     return Client(
         url,
@@ -30,7 +31,7 @@ def connect(config: RunConfig, url: str) -> Client:
     )
 
 
-def specs(config: RunConfig) -> list[Spec]:
+def specs(config: AskConfig) -> list[Spec]:
     return [
         Spec(name, config.task_file, config.task_seed, config.limit)
         for name in dict.fromkeys(config.task)
@@ -48,14 +49,17 @@ def problems_of(spec: Spec) -> list[Problem]:
     return list(task.problems())
 
 
-def note(store: Store, kind: Kind, command: str, config: RunConfig) -> None:
+def note(store: Store, kind: Kind, command: str) -> None:
     """Write down whose records these are, before the first of them."""
     store.claim(kind)
     commands = store.fact("commands") or []
     store.keep_fact("commands", [*(one for one in commands if one != command), command])
     store.keep_fact("machine", facts.describe())
-    store.keep_fact("resamples", config.resamples)
-    store.keep_fact("confidence", config.confidence)
+
+
+def note_statistics(store: Store, config: StatisticsConfig) -> None:
+    names = [spec.name for spec in dataclasses.fields(StatisticsConfig)]
+    store.keep_fact("bootstrap", {name: getattr(config, name) for name in names})
 
 
 async def note_server(store: Store, role: str, client: Client) -> None:
@@ -74,7 +78,8 @@ async def run(config: RunConfig, out: Path, command: str, console: Console) -> N
         client = await stack.enter_async_context(connect(config, config.base_url))
         model = await client.first_model(config.model)
         store = stack.enter_context(Store(out))
-        note(store, "run", command, config)
+        note(store, "run", command)
+        note_statistics(store, config)
         await note_server(store, "", client)
         shown = stack.enter_context(Shown(console))
         for spec, problems in tasks:
@@ -103,7 +108,8 @@ async def budget(config: BudgetConfig, out: Path, command: str, console: Console
             client = await stack.enter_async_context(connect(config, url))
             clients.append((role, client, await client.first_model(wanted)))
         store = stack.enter_context(Store(out))
-        note(store, "budget", command, config)
+        note(store, "budget", command)
+        note_statistics(store, config)
         for role, client, _ in clients:
             await note_server(store, role, client)
         shown = stack.enter_context(Shown(console))

@@ -14,34 +14,36 @@ LISTS = ("task", "budgets", "batch_sizes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatisticsConfig:
-    """How sure is sure: the settings of `compare`, and of all others too."""
-
-    resamples: int = setting(10_000, "of the bootstrap", least=100, most=1_000_000)
-    confidence: float = setting(0.95, "of the intervals", least=0.5, most=0.999)
+class _Checked:
+    """Settings whose numbers are in their ranges."""
 
     def __post_init__(self) -> None:
         check_ranges(self, EvaluationError)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(StatisticsConfig):
-    """The settings of `run`, and what the other commands share with it."""
+class StatisticsConfig(_Checked):
+    """How sure is sure: the settings of `compare`, and of all that tell accuracies."""
+
+    resamples: int = setting(10_000, "of the bootstrap", least=100, most=1_000_000)
+    confidence: float = setting(0.95, "of the intervals", least=0.5, most=0.999)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskConfig(_Checked):
+    """Who is asked what, and how: common to all commands that ask."""
 
     base_url: str = setting("http://127.0.0.1:30000/v1", "an OpenAI-compatible endpoint")
     model: str = setting("", "the model asked; empty: the first that the endpoint lists")
     api_key_env: str = setting("OPENAI_API_KEY", "environment variable that holds the key")
 
-    task: tuple[str, ...] = setting(
-        ("bundled",), "a task of `list`; repeatable, or several with commas"
-    )
+    task: tuple[str, ...] = setting(("bundled",), "a task of `list`")
     task_file: str = setting("", "a local file with the rows of the task; see docs/evaluation.md")
     task_seed: int = setting(6_000_000, "of problems that are generated", least=0)
     limit: int = setting(0, "only the first problems of each task; 0: all", least=0)
     system: str = setting("", "a system message before every problem")
     suffix: str = setting("", "text after every problem")
 
-    samples: int = setting(1, "answers to each problem", least=1, most=4096)
     temperature: float = setting(0.0, "of the sampling", least=0, most=2)
     top_p: float = setting(1.0, "of the sampling", least=0, most=1)
     seed: int = setting(0, "of the first answer; each further one adds 1", least=0)
@@ -51,13 +53,11 @@ class RunConfig(StatisticsConfig):
     )
     extra_body: str = setting("", "a JSON object of further fields of every request")
 
-    concurrency: int = setting(16, "answers in work at once", least=1, most=4096)
     timeout: float = setting(600.0, "seconds of silence until a call is tried again", least=0.1)
     retries: int = setting(
         4, "further tries after 429, 5xx, silence and broken streams", least=0, most=50
     )
     backoff: float = setting(1.0, "seconds before the second try; doubles up to 30", least=0)
-    retry_failed: bool = setting(False, "ask once more for answers that failed")
     grade_timeout: float = setting(60.0, "seconds for grading one answer", least=1)
 
     def __post_init__(self) -> None:
@@ -65,10 +65,6 @@ class RunConfig(StatisticsConfig):
         check_address("base_url", self.base_url, EvaluationError)
         if not self.task or not all(self.task):
             raise EvaluationError("task: empty; `list` shows the tasks")
-        if self.samples > 1 and self.temperature == 0:
-            raise EvaluationError(
-                "samples: greedy answers are all the same; give --temperature above 0, or 1 sample"
-            )
         if self.task_file and len(self.task) > 1:
             raise EvaluationError("task_file: only with one task")
         json_object("multiverse", self.multiverse)
@@ -84,8 +80,24 @@ class RunConfig(StatisticsConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _BaselineConfig(RunConfig):
-    """What the commands have in common that can also ask a sequential model."""
+class RunConfig(AskConfig, StatisticsConfig):
+    """The settings of `run`, which takes several tasks."""
+
+    samples: int = setting(1, "answers to each problem", least=1, most=4096)
+    concurrency: int = setting(16, "answers in work at once", least=1, most=4096)
+    retry_failed: bool = setting(False, "ask once more for answers that failed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples > 1 and self.temperature == 0:
+            raise EvaluationError(
+                "samples: greedy answers are all the same; give --temperature above 0, or 1 sample"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig(AskConfig):
+    """What the commands have in common that take one task and can ask a sequential model, too."""
 
     baseline_url: str = setting("", "endpoint of the sequential baseline; empty: none")
     baseline_model: str = setting("", "its model; empty: the first that the endpoint lists")
@@ -101,7 +113,7 @@ class _BaselineConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetConfig(_BaselineConfig):
+class BudgetConfig(BaselineConfig, RunConfig):
     """The settings of `budget`. `max_tokens` bounds the answers of the longest-path ladder."""
 
     budgets: tuple[int, ...] = setting((), "the ladder, in tokens; repeatable, or with commas")
@@ -114,15 +126,12 @@ class BudgetConfig(_BaselineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.budgets or min(self.budgets) < 1:
-            raise EvaluationError("budgets: needs one or more numbers of tokens, each at least 1")
-        if len(set(self.budgets)) < len(self.budgets):
-            raise EvaluationError("budgets: a number stands there twice")
+        check_ladder("budgets", self.budgets)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencyConfig(_BaselineConfig):
-    """The settings of `latency`. `concurrency` and `samples` do not apply there."""
+class LatencyConfig(BaselineConfig):
+    """The settings of `latency`."""
 
     batch_sizes: tuple[int, ...] = setting(
         (1, 2, 4, 8, 16, 32, 64, 128), "clients at once, one after the other; repeatable, or commas"
@@ -136,12 +145,19 @@ class LatencyConfig(_BaselineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples != 1:
-            raise EvaluationError("samples: latency asks each problem once a round; give rounds")
-        if not self.batch_sizes or min(self.batch_sizes) < 1:
-            raise EvaluationError("batch_sizes: needs one or more numbers, each at least 1")
-        if len(set(self.batch_sizes)) < len(self.batch_sizes):
-            raise EvaluationError("batch_sizes: a number stands there twice")
+        check_ladder("batch_sizes", self.batch_sizes)
+
+
+def check_ladder(name: str, values: tuple[int, ...]) -> None:
+    """Numbers to go through one after the other.
+
+    Raises:
+        EvaluationError: there is none, one is below 1, or one stands there twice.
+    """
+    if not values or min(values) < 1:
+        raise EvaluationError(f"{name}: needs one or more numbers, each at least 1")
+    if len(set(values)) < len(values):
+        raise EvaluationError(f"{name}: a number stands there twice")
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:

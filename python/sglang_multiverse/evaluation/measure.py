@@ -52,7 +52,7 @@ async def latency(config: LatencyConfig, out: Path, command: str, console: Conso
     async with AsyncExitStack() as stack:
         ways = await _ways(config, stack)
         store = stack.enter_context(Store(out))
-        note(store, "latency", command, config)
+        note(store, "latency", command)
         for way in ways:
             await note_server(store, way.name, way.client)
         flushed = config.flush and all([await way.client.flush() for way in ways])

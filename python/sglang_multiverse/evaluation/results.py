@@ -29,7 +29,7 @@ def results(store: Store) -> dict[str, Any]:
         "commands": store.fact("commands"),
         "machine": store.fact("machine"),
         "servers": store.fact("servers"),
-        "bootstrap": {name: store.fact(name) for name in ("resamples", "confidence")},
+        "bootstrap": store.fact("bootstrap"),
     }
     if kind == "latency":
         from .timing import summarise_timings
@@ -52,16 +52,11 @@ def _paired(store: Store) -> list[dict[str, Any]]:
         a = shares.get(("baseline", "total", budget), {})
         pairs = [(a[problem], b[problem]) for problem in b if problem in a]
         if role == "parallel" and pairs:
-            settings = {name: store.fact(name) for name in ("resamples", "confidence")}
-            paired = asdict(compare([pairs], **settings))
+            paired = asdict(compare([pairs], **store.fact("bootstrap")))
             found.append({"ladder": ladder, "budget": budget, **paired})
     return found
 
 
 def _series(store: Store, number: int, about: dict[str, Any]) -> dict[str, Any]:
-    scored = summarise(
-        store.asked(number),
-        resamples=store.fact("resamples"),
-        confidence=store.fact("confidence"),
-    )
+    scored = summarise(store.asked(number), **store.fact("bootstrap"))
     return {"about": about, **scored}

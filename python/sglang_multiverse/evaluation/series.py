@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ..records import digest
-from .config import RunConfig
+from .config import AskConfig
 from .tasks import Message, Problem, Spec
 
 Ladder = Literal["", "total", "critical"]
@@ -78,7 +78,7 @@ class Series:
 
 
 def make_series(
-    config: RunConfig, task: Spec, model: str, max_tokens: int, *, role: str = ""
+    config: AskConfig, task: Spec, model: str, max_tokens: int, *, role: str = ""
 ) -> Series:
     """The series of a task as the settings have it; a baseline gets no Multiverse options."""
     return Series(

@@ -37,10 +37,10 @@ def _provenance(results: Mapping[str, Any]) -> list[str]:
     for role, info in (results.get("servers") or {}).items():
         told = ", ".join(f"{key} {value}" for key, value in info.items()) or "says nothing"
         said.append(f"- server{f' ({role})' if role else ''}: {told}")
-    confidence = results["bootstrap"]["confidence"]
-    said.append(
-        f"- in brackets behind an accuracy: {confidence:.0%} interval, bootstrap over problems, "
-        f"{results['bootstrap']['resamples']:,} resamples; where all problems are right, or none, "
-        "the exact binomial one"
-    )
+    if told := results["bootstrap"]:
+        said.append(
+            f"- in brackets behind an accuracy: {told['confidence']:.0%} interval, bootstrap over "
+            f"problems, {told['resamples']:,} resamples; where all problems are right, or none, "
+            "the exact binomial one"
+        )
     return [*found, "\n".join(said)]
