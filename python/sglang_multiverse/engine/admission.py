@@ -10,6 +10,7 @@ from sglang.srt.beam_search.coordinator import BeamCoordinator
 from sglang.srt.managers.schedule_batch import Req
 
 from .family import Family
+from .kv import Memory
 from .options import MultiverseArgs, OptionError, RequestOptions
 from .req import MultiverseReq
 from .scoring import scores_for
@@ -54,10 +55,14 @@ def found_family(
     recv_req: Any,
     server: MultiverseArgs,
     vocabulary: Vocabulary,
-    pool: Any,
-    tree_cache: Any,
+    memory: Memory,
+    *,
+    hides: bool,
 ) -> None:
-    """Give a request its family. What is wrong with it is left in `req.option_error`."""
+    """Give a request its family. What is wrong with it is left in `req.option_error`.
+
+    `hides`: whether attention can be told of hidden tokens (`visibility.hides`).
+    """
     params = req.sampling_params
     error = None
     try:
@@ -74,9 +79,9 @@ def found_family(
         req,
         options.resolve(server),
         vocabulary,
-        pool,
-        tree_cache,
+        memory,
         may_fork=may_fork,
+        hides=hides,
         live_deltas=options.stream == "branches" and bool(req.stream),
         return_sequences=options.return_sequences,
     )
@@ -88,10 +93,8 @@ def found_family(
     if not req.origin_input_ids and recv_req.input_embeds is None:
         # SGLang would run an extend of no tokens, which ends the scheduler.
         error = "prompt: it holds no token; at least one is needed"
-    if error is None and req.all_fork_points and not may_fork:
-        req.fork_points, req.all_fork_points = [], []
     start, end = recv_req.logprob_start_len, len(req.origin_input_ids)
-    if req.all_fork_points and recv_req.return_logprob and 0 <= start < end:
+    if req.blocks and recv_req.return_logprob and 0 <= start < end:
         req.family.scores = scores_for(req, start)
     req.option_error = error
 

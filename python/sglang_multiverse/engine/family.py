@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,6 @@ from sglang.srt.mem_cache.common import release_kv_cache
 from sglang.srt.runtime_context import get_serving
 
 from ..structure import Automaton, Limits, sequences
-from . import kv
 from .deltas import Deltas
 from .http.reasoning import NAME
 from .known import plan, requeue
@@ -30,9 +30,7 @@ from .stops import locate
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from sglang.srt.mem_cache.base_prefix_cache import BasePrefixCache
-    from sglang.srt.mem_cache.memory_pool import ReqToTokenPool
-
+    from .kv import Memory
     from .scoring import Scores
 
 _ARRIVALS = itertools.count()
@@ -42,12 +40,15 @@ class Family:
     """The tree of sequences of one request.
 
     Attributes:
+        kept: the trunk, while SGLang may hold it nowhere: it is parked, or waits.
         arrival: order of arrival in this process; of two families with the same
             priority the older one goes first.
         ending: set once the whole family must end; later tokens are dropped.
         ended: the branch that met the stop which is the family's `ending`.
         error: what went wrong while SGLang called us; the family must be failed with it.
         restless: a sequence changed its stage since `extends` last looked.
+        hides: whole blocks of known text are computed in line, in one extend, with what
+            each token may not see; otherwise in pieces, as they were decoded.
         generated: tokens after the prompt, forced ones included.
         forced: how many of them were forced.
         prefilled: tokens that went through an extend.
@@ -63,24 +64,25 @@ class Family:
         trunk: MultiverseReq,
         options: MultiverseArgs,
         vocabulary: Vocabulary,
-        pool: ReqToTokenPool,
-        tree_cache: BasePrefixCache,
+        memory: Memory,
         *,
         may_fork: bool,
+        hides: bool,
         live_deltas: bool = False,
         return_sequences: bool = False,
     ) -> None:
         self.arrival = next(_ARRIVALS)
-        self.trunk = trunk
+        self._trunk = weakref.ref(trunk)
+        self.kept: MultiverseReq | None = None
         self.options = options
         self.vocabulary = vocabulary
-        self.pool = pool
-        self.tree_cache = tree_cache
+        self.memory = memory
         self.may_fork = may_fork
+        self.hides = hides
         self.return_sequences = return_sequences
         total = options.max_total_branches if may_fork else 0
         # A chain of nested branches holds a row each, and its trunk one.
-        depth = min(options.max_depth, pool.size - 1)
+        depth = min(options.max_depth, memory.pool.size - 1)
         self.limits = Limits(depth, options.max_branches, total)
         self.ending: BaseFinishReason | None = None
         self.ended: MultiverseReq | None = None
@@ -92,9 +94,7 @@ class Family:
         self.critical_path = 0
         self.scores: Scores | None = None
         self.reasoning: Automaton | None = None
-        self.deltas: Deltas | None = None
-        if live_deltas:
-            self.deltas = Deltas()
+        self.deltas = Deltas() if live_deltas else None
 
         params = trunk.sampling_params
         stops = params.stop_token_ids if options.stop_in_blocks else None
@@ -123,6 +123,16 @@ class Family:
             self.reasoning = automaton.copy()
 
     # --- the tree --------------------------------------------------------------
+
+    @property
+    def trunk(self) -> MultiverseReq:
+        """The sequence the client asked for.
+
+        It holds its family and not the other way round: both go when SGLang lets go of it.
+        """
+        if (trunk := self._trunk()) is None:
+            raise ReferenceError("the family of a request that is gone")
+        return trunk
 
     def members(self) -> Iterator[MultiverseReq]:
         """The trunk and every branch alive, parents first, in outline order."""
@@ -200,12 +210,13 @@ class Family:
         self.critical_path = self._longest_path()
         if self.ended is not None and reason is self.ending:
             reason = locate(reason, self.trunk, self.ended)
+        self.ended = None
         self._drop_branches()
         trunk = self.trunk
         trunk.finished_reason = reason
         trunk.finished_len = len(trunk.output_ids)
         if trunk.kv.holds_kv:
-            release_kv_cache(trunk, self.tree_cache, checkpoint=True)
+            release_kv_cache(trunk, self.memory.tree_cache, checkpoint=True)
         trunk.time_stats.set_completion_time()
 
     def _longest_path(self) -> int:
@@ -253,7 +264,7 @@ class Family:
         for req in reversed(list(self.members())):
             if req.is_branch:
                 self._end(req)
-        self.trunk.children = []
+            req.children = []
 
     def _end(self, branch: MultiverseReq) -> None:
         self._free(branch, checkpoint=False)
@@ -263,9 +274,9 @@ class Family:
     def _free(self, req: MultiverseReq, *, checkpoint: bool) -> None:
         """Give back what `req` owns; a second call finds nothing."""
         if req.slots is not None:
-            kv.free_slots(self.tree_cache.token_to_kv_pool_allocator, req)
+            self.memory.free_slots(req)
         elif req.kv.holds_kv:
-            release_kv_cache(req, self.tree_cache, checkpoint=checkpoint)
+            release_kv_cache(req, self.memory.tree_cache, checkpoint=checkpoint)
 
     # --- retraction ------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from . import upstream
 from .http.reasoning import register_parser
 
@@ -15,3 +17,5 @@ def register() -> None:
     for hook in hooks:
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
     register_parser()
+    # Which app SGLang's further HTTP processes import, unless the user has named another.
+    os.environ.setdefault(upstream.APP_PATH_ENV, upstream.WORKER_APP)

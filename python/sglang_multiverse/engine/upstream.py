@@ -8,9 +8,10 @@ of what moved.
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ SAMPLING_INFO = "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo"
 
 # Where SGLang pins threads to cores, in each worker.
 THREAD_PINNING = "sglang.srt.distributed.bootstrap._init_cpu_threads_env"
+
+# What SGLang's further HTTP processes import, and what they are to import.
+APP_PATH_ENV = "SGLANG_HTTP_SERVER_APP_PATH"
+WORKER_APP = "sglang_multiverse.engine.http.worker:app"
 
 
 class Hook(NamedTuple):
@@ -47,12 +52,18 @@ def scheduler_hooks() -> tuple[Hook, ...]:
     from .sampling import mask_logits, remember_copy, sample_logprobs_by_stream, sample_with_draws
     from .scheduler import MultiverseScheduler
     from .scoring import collect, keep_from_sglang
+    from .visibility import tell_backend
 
     return (
         Hook(f"{SCHEDULER}.Scheduler", MultiverseScheduler, "replace"),
         Hook(
             "sglang.srt.model_executor.forward_batch_info.ForwardBatch.init_new",
             shift_positions,
+            "after",
+        ),
+        Hook(
+            "sglang.srt.model_executor.forward_batch_info.ForwardBatch.init_new",
+            tell_backend,
             "after",
         ),
         Hook(f"{SAMPLING_INFO}.from_schedule_batch", count_what_is_seen, "after"),
@@ -163,14 +174,14 @@ def hooks_here() -> tuple[Hook, ...]:
     return (*http_hooks(), *scheduler_hooks(), *(platform_hooks() if on_our_platform() else ()))
 
 
-def check_hooks() -> None:
-    """Raise `HookError` unless every scheduler hook took effect in this process.
+def check_hooks(hooks: Iterable[Hook]) -> None:
+    """Raise `HookError` unless every one of `hooks` took effect in this process.
 
     SGLang logs a hook that fails to apply and goes on without it.
     """
     from sglang.srt.plugins.hook_registry import HookRegistry
 
-    missing = [hook.target for hook in hooks_here() if hook.target not in HookRegistry._patched]
+    missing = [hook.target for hook in hooks if hook.target not in HookRegistry._patched]
     if missing:
         raise HookError(f"Multiverse hooks did not apply: {', '.join(missing)}")
 
@@ -195,7 +206,6 @@ def refuse_unsupported(scheduler: MultiverseScheduler) -> None:
             "--speculative-algorithm",
             "a draft may cross a fork",
         ),
-        (scheduler.page_size > 1, "--page-size", "branches end inside a page; use 1"),
         (
             args.disaggregation_mode != "null",
             "--disaggregation-mode",
@@ -223,9 +233,9 @@ def refuse_unsupported(scheduler: MultiverseScheduler) -> None:
             "families are counted by SGLang's own radix cache only",
         ),
         (
-            args.tokenizer_worker_num > 1,
-            "--tokenizer-worker-num",
-            "SGLang loads no plugins in further tokenizer processes; use 1",
+            args.tokenizer_worker_num > 1 and os.environ.get(APP_PATH_ENV) != WORKER_APP,
+            f"--tokenizer-worker-num with {APP_PATH_ENV}",
+            f"the hooks are in {WORKER_APP} alone; leave the variable unset",
         ),
         (
             bool(args.grpc_mode or args.smg_grpc_mode or scheduler.rust_server is not None),
