@@ -13,6 +13,7 @@ HERE = Path(__file__).resolve().parent
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_interpreted() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "--durations=5", "parity"]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
