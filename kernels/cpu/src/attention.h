@@ -1,0 +1,250 @@
+// Attention over paged KV, for any number of new tokens per sequence.
+//
+// A task is a few tokens of one sequence and one KV head: the query heads that share it are
+// stacked. Keys come in tiles of `TILE` rows, counted from the sequence's first row, so a
+// token's sums are added in the same order however many others are computed beside it.
+#pragma once
+
+#include "api.h"
+#include "vec.h"
+
+namespace MV_ISA {
+
+constexpr int TILE = 64;                         // keys
+constexpr int QUERIES = 48;                      // stacked, about
+constexpr int COLUMNS = LANES == 16 ? 4 : 2;     // vectors that a block of rows is wide
+constexpr float NONE = -INFINITY;
+
+// c[m][0 … COLUMNS · LANES) += Σ_k a[m][k] · b_k; b_k is a row of vectors at b(k).
+template <int M, int C, class B>
+inline void outer(const float* a, int64_t lda, int count, B b, float* c, int64_t ldc) {
+    Vec acc[M][C];
+    for (int m = 0; m < M; m++)
+        for (int j = 0; j < C; j++) acc[m][j] = load(c + m * ldc + j * LANES);
+    for (int k = 0; k < count; k++) {
+        auto* row = b(k);
+        Vec x[C];
+        for (int j = 0; j < C; j++) x[j] = load(row + j * LANES);
+        for (int m = 0; m < M; m++) {
+            float y = a[m * lda + k];
+            for (int j = 0; j < C; j++) acc[m][j] += x[j] * y;
+        }
+    }
+    for (int m = 0; m < M; m++)
+        for (int j = 0; j < C; j++) store(c + m * ldc + j * LANES, acc[m][j]);
+}
+
+// The same for any number of rows and columns; `b(k, column)` is where row k begins there.
+template <class B>
+inline void product(int rows, int columns, const float* a, int64_t lda, int count, B b, float* c,
+                    int64_t ldc) {
+    auto strip = [&](auto width, int column) {
+        constexpr int C = decltype(width)::value;
+        auto at = [&](int k) { return b(k, column); };
+        int m = 0;
+        for (; m + 4 <= rows; m += 4) outer<4, C>(a + m * lda, lda, count, at, c + m * ldc + column, ldc);
+        const float* rest = a + m * lda;
+        float* to = c + m * ldc + column;
+        if (rows - m == 3) outer<3, C>(rest, lda, count, at, to, ldc);
+        if (rows - m == 2) outer<2, C>(rest, lda, count, at, to, ldc);
+        if (rows - m == 1) outer<1, C>(rest, lda, count, at, to, ldc);
+    };
+    int column = 0;
+    for (; column + COLUMNS * LANES <= columns; column += COLUMNS * LANES)
+        strip(Size<COLUMNS>{}, column);
+    for (; column < columns; column += LANES) strip(Size<1>{}, column);
+}
+
+// A thread's memory for one task.
+struct Scratch {
+    Buffer<float> floats;
+    float *q, *keys, *scores, *out, *peak, *total;
+
+    void fit(int queries, int dim, int dim_v) {
+        const int sizes[] = {queries * dim, dim * TILE, queries * TILE, queries * dim_v, queries, queries};
+        float** const parts[] = {&q, &keys, &scores, &out, &peak, &total};
+        size_t all = 0;
+        for (int size : sizes) all += (size + 15) / 16 * 16;
+        float* at = floats.fit(all);
+        for (int i = 0; i < 6; i++) {
+            *parts[i] = at;
+            at += (sizes[i] + 15) / 16 * 16;
+        }
+    }
+};
+
+struct Task {
+    int sequence, token, tokens;  // tokens counts from the sequence's first query
+};
+
+template <class T> struct Attend {
+    const mv::Attention& call;
+    Scratch& s;
+    int group, queries, head;
+    int first_row;  // of the task's tokens, in the sequence
+    const int32_t* slots;
+    const int32_t* hidden;  // of the task's first token
+
+    Attend(const mv::Attention& call, Scratch& s, Task task, int head)
+        : call(call), s(s), group(call.heads.heads / call.heads.kv_heads), queries(task.tokens * group),
+          head(head) {
+        const mv::Rows& rows = call.rows;
+        int b = task.sequence, token = rows.q_begin[b] + task.token;
+        first_row = rows.lens[b] - (rows.q_begin[b + 1] - token);
+        slots = rows.table + rows.begin[b];
+        hidden = rows.depth ? rows.hidden + int64_t(token) * rows.depth * 2 : nullptr;
+        s.fit(queries, call.heads.dim, call.heads.dim_v);
+        for (int i = 0; i < queries; i++) {
+            const float* from = call.q + (token + i / group) * call.q_stride +
+                                int64_t(head * group + i % group) * call.heads.dim;
+            for (int d = 0; d < call.heads.dim; d++) s.q[i * call.heads.dim + d] = from[d] * call.heads.scale;
+            s.peak[i] = NONE;
+            s.total[i] = 0;
+        }
+        fill(s.out, queries * call.heads.dim_v);
+        int last_row = first_row + task.tokens - 1;
+        for (int start = 0; start <= last_row; start += TILE) {
+            int stop = least(start + TILE, last_row + 1);
+            if (all_hidden(task.tokens, start, stop)) continue;
+            tile(task.tokens, start, stop);
+        }
+        for (int i = 0; i < queries; i++) {
+            float* to = call.out + (token + i / group) * call.out_stride +
+                        int64_t(head * group + i % group) * call.heads.dim_v;
+            float factor = s.total[i] > 0 ? 1.0f / s.total[i] : 0.0f;
+            for (int d = 0; d < call.heads.dim_v; d++) to[d] = s.out[i * call.heads.dim_v + d] * factor;
+        }
+    }
+
+    // Whether no token of the task sees a key of [start, stop).
+    bool all_hidden(int tokens, int start, int stop) const {
+        int depth = call.rows.depth;
+        for (int t = 0; t < tokens; t++) {
+            int seen = least(stop, first_row + t + 1);
+            bool covered = start >= seen;
+            for (int level = 0; level < depth && !covered; level++) {
+                const int32_t* interval = hidden + (t * depth + level) * 2;
+                covered = interval[0] <= start && seen <= interval[1];
+            }
+            if (!covered) return false;
+        }
+        return true;
+    }
+
+    static void fill(float* to, int count) {
+        for (int i = 0; i < count; i++) to[i] = 0;
+    }
+
+    void tile(int tokens, int start, int stop) {
+        int dim = call.heads.dim, dim_v = call.heads.dim_v, count = stop - start;
+        const T* k = static_cast<const T*>(call.cache.k) + head * call.cache.k_head_stride;
+        const T* v = static_cast<const T*>(call.cache.v) + head * call.cache.v_head_stride;
+        const T *key[TILE], *value[TILE];
+        for (int t = 0; t < TILE; t++) {  // keys that are not there are the last one, and masked
+            int64_t slot = slots[start + least(t, count - 1)];
+            key[t] = k + slot * call.cache.k_slot_stride;
+            value[t] = v + slot * call.cache.v_slot_stride;
+        }
+        int wide = (count + LANES - 1) / LANES * LANES;
+        for (int t = 0; t < wide; t += LANES)
+            for (int d = 0; d < dim; d += LANES) {
+                Vec block[LANES];
+                for (int i = 0; i < LANES; i++) block[i] = load(key[t + i] + d);
+                transpose(block);
+                for (int i = 0; i < LANES; i++) store(s.keys + (d + i) * TILE + t, block[i]);
+            }
+        for (int i = 0; i < queries; i++) fill(s.scores + i * TILE, wide);
+        product(queries, wide, s.q, dim, dim, [&](int d, int t) { return s.keys + d * TILE + t; },
+                s.scores, TILE);
+        if (call.heads.logit_cap > 0) cap(wide);
+        mask(tokens, start, stop, wide);
+        for (int i = 0; i < queries; i++) absorb(i, wide);
+        product(queries, dim_v, s.scores, TILE, count, [&](int t, int d) { return value[t] + d; }, s.out,
+                dim_v);
+    }
+
+    void cap(int wide) {
+        float limit = call.heads.logit_cap;
+        for (int i = 0; i < queries; i++)
+            for (int t = 0; t < wide; t += LANES) {
+                float* at = s.scores + i * TILE + t;
+                store(at, tanh(load(at) / limit) * limit);
+            }
+    }
+
+    void mask(int tokens, int start, int stop, int wide) {
+        int depth = call.rows.depth;
+        auto hide = [&](int token, int from, int to) {
+            from = most(from - start, 0);
+            to = least(to - start, wide);
+            for (int i = token * group; i < (token + 1) * group; i++)
+                for (int t = from; t < to; t++) s.scores[i * TILE + t] = NONE;
+        };
+        for (int t = 0; t < tokens; t++) {
+            int seen = least(stop, first_row + t + 1);
+            hide(t, seen, start + wide);
+            for (int level = 0; level < depth; level++) {
+                const int32_t* interval = hidden + (t * depth + level) * 2;
+                if (interval[0] < stop && interval[1] > start) hide(t, interval[0], interval[1]);
+            }
+        }
+    }
+
+    // Scores of query i become weights, and what was summed up so far is scaled to them.
+    void absorb(int i, int wide) {
+        float* scores = s.scores + i * TILE;
+        Vec peaks = splat(s.peak[i]);
+        for (int t = 0; t < wide; t += LANES) peaks = max(peaks, load(scores + t));
+        float highest = peak(peaks), base = highest == NONE ? 0.0f : highest;
+        Vec sum_of = Vec{};
+        for (int t = 0; t < wide; t += LANES) {
+            Vec x = load(scores + t);
+            Vec weight = x > NONE ? exp(x - base) : Vec{};
+            store(scores + t, weight);
+            sum_of += weight;
+        }
+        if (highest > s.peak[i]) {
+            float fade = s.peak[i] == NONE ? 0.0f : exp(splat(s.peak[i] - base))[0];
+            s.total[i] *= fade;
+            for (int d = 0; d < call.heads.dim_v; d += LANES) {
+                float* at = s.out + i * call.heads.dim_v + d;
+                store(at, load(at) * fade);
+            }
+            s.peak[i] = highest;
+        }
+        s.total[i] += sum(sum_of);
+    }
+};
+
+// The tasks of one call, longest first where a sequence has several.
+struct Plan {
+    Buffer<Task> tasks;
+    int count = 0;
+
+    void make(const mv::Rows& rows, int group) {
+        int block = most(1, QUERIES / group);
+        tasks.fit(rows.tokens / block + rows.sequences + 1);
+        count = 0;
+        for (int b = 0; b < rows.sequences; b++) {
+            int tokens = rows.q_begin[b + 1] - rows.q_begin[b];
+            for (int at = (tokens - 1) / block * block; tokens > 0 && at >= 0; at -= block)
+                tasks.data()[count++] = {b, at, least(block, tokens - at)};
+        }
+    }
+};
+
+constexpr int MOST_THREADS = 256;
+
+inline void attend(mv::Pool& pool, const mv::Attention& call, const Plan& plan) {
+    static Scratch scratch[MOST_THREADS];
+    int heads = call.heads.kv_heads;
+    pool.run(plan.count * heads, [&](int chunk, int thread) {
+        Task task = plan.tasks.data()[chunk / heads];
+        if (call.heads.kind == mv::BF16)
+            Attend<bf16>(call, scratch[thread], task, chunk % heads);
+        else
+            Attend<float>(call, scratch[thread], task, chunk % heads);
+    });
+}
+
+}  // namespace MV_ISA
