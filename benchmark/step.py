@@ -60,7 +60,7 @@ class Writer:
         self.token = WORD
         self._logits: dict[tuple[int, int], torch.Tensor] = {}
 
-    def __call__(self, forward: Any, _req_to_token: torch.Tensor) -> torch.Tensor:
+    def __call__(self, forward: Any, *_: Any) -> torch.Tensor:
         key = (len(forward.seq_lens), self.token)
         if key not in self._logits:
             logits = torch.zeros(key[0], len(TOKENIZER))

@@ -6,10 +6,11 @@ With mixed chunks: otherwise a branch waits while its sibling's own branches are
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import pytest
 
-from modelless.script import Script, tokenizer
+from modelless.script import Script, texts, tokenizer
 from sglang_multiverse.structure import Block, outline_label, parse, resolve_tags
 
 TAGS = resolve_tags(tokenizer())
@@ -56,3 +57,26 @@ def test_a_fork_and_a_join_cost_one_forward_each(overlap: bool) -> None:
         compared += 1
         nested += any(branch.blocks for block in trace.blocks for branch in block.branches)
     assert compared >= 20 and nested >= 5
+
+
+def prompt_forwards(prompts: Sequence[Sequence[int]], *flags: str, sees: bool) -> list[int]:
+    script = Script(*flags, slots=4096, rows=64, sees=sees)
+    counts = []
+    for prompt in prompts:
+        before = script.scheduler.forward_ct
+        script.scheduler.ask(prompt, max_new_tokens=1)
+        script.finish(2000)
+        counts.append(script.scheduler.forward_ct - before)
+        assert script.flush()
+    return counts
+
+
+@pytest.mark.parametrize("flags", ["", "--chunked-prefill-size 16"])
+def test_a_prompt_with_blocks_is_one_extend_where_attention_can_hide(flags: str) -> None:
+    """Not one for each block's branches and the text between; with chunks, as many as it fills."""
+    more = tokenizer().encode("abc", add_special_tokens=False)
+    prompts = [[*text, *more, *other, *more] for text, other in pairwise(texts()[:20])]
+    assert all(parse(prompt, TAGS).blocks for prompt in prompts)
+    in_line = prompt_forwards(prompts, *flags.split(), sees=True)
+    assert in_line == [-(-len(prompt) // 16) if flags else 1 for prompt in prompts]
+    assert sum(prompt_forwards(prompts, *flags.split(), sees=False)) > sum(in_line) + 40

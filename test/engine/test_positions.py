@@ -19,7 +19,7 @@ def row(offset: int | None) -> Any:
     if offset is None:
         return SimpleNamespace()
     req = MultiverseReq.__new__(MultiverseReq)
-    req.position_offset = offset
+    req.position_offset, req.layout = offset, None
     return req
 
 
@@ -30,7 +30,11 @@ def shifted(
     mrope: bool = False,
 ) -> Any:
     """What the hook makes of a `ForwardBatch` with the positions `found`."""
-    batch = SimpleNamespace(reqs=[row(offset) for offset in offsets], extend_lens=extend_lens)
+    batch = SimpleNamespace(
+        reqs=[row(offset) for offset in offsets],
+        extend_lens=extend_lens,
+        prefix_lens=[0] * len(offsets),
+    )
     result = SimpleNamespace(
         positions=found,
         mrope_positions=found.unsqueeze(0).repeat(3, 1) if mrope else None,

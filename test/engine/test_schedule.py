@@ -43,9 +43,14 @@ STEPS: list[int] = []
 
 
 class Schedule(RuleBasedStateMachine):
-    @initialize(flags=st.sampled_from(FLAGS), size=st.sampled_from(SIZES), overlap=st.booleans())
-    def start(self, flags: str, size: tuple[int, int], overlap: bool) -> None:
-        self.script = Script(*flags.split(), slots=size[0], rows=size[1], overlap=overlap)
+    @initialize(
+        flags=st.sampled_from(FLAGS),
+        size=st.sampled_from(SIZES),
+        overlap=st.booleans(),
+        sees=st.booleans(),
+    )
+    def start(self, flags: str, size: tuple[int, int], **how: bool) -> None:
+        self.script = Script(*flags.split(), slots=size[0], rows=size[1], **how)
 
     @property
     def few(self) -> bool:

@@ -85,8 +85,9 @@ def _init_parallel_once(original: Callable[..., None], **kwargs: Any) -> None:
 class Modelless:
     """Mixed into the scheduler class: one iteration of its own event loop per `step`."""
 
-    def __init__(self, args: Any, model: Model, slots: int, rows: int) -> None:
+    def __init__(self, args: Any, model: Model, slots: int, rows: int, sees: bool) -> None:
         self._sizes = (model, slots, rows)
+        self._sees = sees
         self._results: Any = None
         self.inbox: deque[Any] = deque()
         self.sent = Recorder()
@@ -116,7 +117,7 @@ class Modelless:
 
         model, slots, rows = self._sizes
         self.draft_worker = self.external_corpus_manager = None
-        self.tp_worker = self.model_worker = Worker(self, model, slots, rows)
+        self.tp_worker = self.model_worker = Worker(self, model, slots, rows, sees=self._sees)
         self.kv_cache_allocation_time = 0.0
         self.schedule_stream = self.forward_stream = self.tp_worker.model_runner.forward_stream
         self.max_total_num_tokens = slots
@@ -288,6 +289,7 @@ def scheduler(
     slots: int = 4096,
     rows: int = 64,
     overlap: bool = False,
+    sees: bool = False,
     strict: bool = True,
     **multiverse: Any,
 ) -> Any:
@@ -298,6 +300,7 @@ def scheduler(
         slots: tokens of the KV pool.
         rows: of `req_to_token`, which is how many sequences hold KV at once.
         overlap: run the overlap event loop, which the CPU platform switches off.
+        sees: the attention backend can be told what is hidden and what is shared.
         strict: check the pool for leaks after every step.
         multiverse: fields of `MultiverseArgs`.
     """
@@ -324,6 +327,6 @@ def scheduler(
             functools.partial(_init_parallel_once, bootstrap.init_parallel_runtime),
         ),
     ):
-        made = cls(args, model, slots, rows)
+        made = cls(args, model, slots, rows, sees)
     made.strict = strict
     return made

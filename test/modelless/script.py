@@ -54,10 +54,12 @@ class Script:
         steps: iterations of the event loop so far.
     """
 
-    def __init__(self, *flags: str, slots: int, rows: int, overlap: bool = False) -> None:
+    def __init__(
+        self, *flags: str, slots: int, rows: int, overlap: bool = False, sees: bool = False
+    ) -> None:
         self.toy = Toy(tokenizer(), slots)
         self.scheduler = scheduler(
-            self.toy, *flags, slots=slots, rows=rows, overlap=overlap, **OPTIONS
+            self.toy, *flags, slots=slots, rows=rows, overlap=overlap, sees=sees, **OPTIONS
         )
         self.sizes = slots, rows
         # A chain of nested branches holds a row each, and its trunk one.

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from sglang_multiverse.kernels.grouping import Link
+from sglang_multiverse.kernels.visible import Visible
 from sglang_multiverse.structure import (
     Automaton,
     Limits,
@@ -74,13 +76,17 @@ class Toy:
         """float `[vocabulary]` behind a token with that KV and position; not to be written to."""
         return self.table[int(position >= self.calm), kv % _TABLE]
 
-    def __call__(self, forward: Any, req_to_token: torch.Tensor) -> torch.Tensor:
+    def __call__(self, forward: Any, req_to_token: torch.Tensor, visible: Visible) -> torch.Tensor:
         lens = [1] * len(forward.seq_lens)
         if not forward.forward_mode.is_decode():
             lens = forward.extend_seq_lens_cpu
         tokens, positions = forward.input_ids.tolist(), forward.positions.tolist()
         slots = forward.out_cache_loc.tolist()
         rows, ends = forward.req_pool_indices.tolist(), forward.seq_lens.tolist()
+        check_shared(visible.chains, [req_to_token[row] for row in rows])
+        hidden = None if visible.hidden is None else visible.hidden.tolist()
+        if hidden is not None and len(hidden) != len(tokens):
+            raise AssertionError(f"{len(hidden)} hidden intervals for {len(tokens)} tokens")
         last = torch.empty((len(rows), self.vocabulary))
         at = 0
         for i, (row, end, n) in enumerate(zip(rows, ends, lens, strict=True)):
@@ -88,12 +94,26 @@ class Toy:
             kv = position = 0
             for k in range(at, at + n):
                 position = positions[k]
-                kv = _mix(tokens[k], position, seen)
+                unseen = 0
+                for lo, hi in hidden[k] if hidden is not None else ():
+                    unseen += int(self.kv[req_to_token[row, lo:hi].long()].sum())
+                kv = _mix(tokens[k], position, seen - unseen)
                 self.kv[slots[k]] = kv
                 seen += kv
             last[i] = self.logits(kv, position)
             at += n
         return last
+
+
+def check_shared(chains: Sequence[Sequence[Link]], rows: Sequence[torch.Tensor]) -> None:
+    """Raise `AssertionError` unless rows with the same link begin with the same slots."""
+    if not chains:
+        return
+    first: dict[Link, torch.Tensor] = {}
+    for chain, row in zip(chains, rows, strict=True):
+        for link in chain:
+            if not torch.equal(first.setdefault(link, row)[: link.stop], row[: link.stop]):
+                raise AssertionError(f"{link}: its rows differ")
 
 
 class Linear:

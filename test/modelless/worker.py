@@ -10,9 +10,27 @@ from typing import Any
 import torch
 import zmq
 
-# From a `ForwardBatch` and the `req_to_token` table to logits, float `[rows, vocabulary]`,
-# which the caller may write to.
-Model = Callable[[Any, torch.Tensor], torch.Tensor]
+from sglang_multiverse.kernels.visible import SeesBranches, Visible
+
+# From a `ForwardBatch`, the `req_to_token` table, and what an attention backend is told, to
+# logits, float `[rows, vocabulary]`, which the caller may write to.
+Model = Callable[[Any, torch.Tensor, Visible], torch.Tensor]
+
+
+class Attention:
+    """In the place of an attention backend that cannot be told anything."""
+
+    needs_cpu_seq_lens = True
+
+    def __init__(self) -> None:
+        self.visible = Visible()
+
+
+class Seeing(Attention, SeesBranches):
+    """One that can."""
+
+    def expect(self, visible: Visible) -> None:
+        self.visible = visible
 
 
 class Recorder:
@@ -42,7 +60,9 @@ class Worker:
     sliding_window_size = None
     is_hybrid_swa = False
 
-    def __init__(self, scheduler: Any, model: Model, slots: int, rows: int) -> None:
+    def __init__(
+        self, scheduler: Any, model: Model, slots: int, rows: int, *, sees: bool = False
+    ) -> None:
         from sglang.srt.mem_cache.allocator.paged import PagedTokenToKVPoolAllocator
         from sglang.srt.mem_cache.allocator.token import TokenToKVPoolAllocator
         from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool, ReqToTokenPool
@@ -64,7 +84,7 @@ class Worker:
         else:
             allocator = PagedTokenToKVPoolAllocator(slots, page, torch.float32, "cpu", kv, False)
         self.model_runner = SimpleNamespace(
-            attn_backend=SimpleNamespace(needs_cpu_seq_lens=True),
+            attn_backend=Seeing() if sees else Attention(),
             canary_manager=None,
             device="cpu",
             effective_logical_max_total_num_tokens=slots,
@@ -103,7 +123,9 @@ class Worker:
             batch, self.model_runner, return_hidden_states_before_norm=False
         )
         start = time.thread_time()
-        logits = self.model(forward, self.model_runner.req_to_token_pool.req_to_token)
+        runner = self.model_runner
+        table = runner.req_to_token_pool.req_to_token
+        logits = self.model(forward, table, runner.attn_backend.visible)
         self.seconds += time.thread_time() - start
         info = batch.sampling_info
         result = GenerationBatchResult(

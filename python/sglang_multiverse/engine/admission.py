@@ -56,8 +56,13 @@ def found_family(
     vocabulary: Vocabulary,
     pool: Any,
     tree_cache: Any,
+    *,
+    hides: bool,
 ) -> None:
-    """Give a request its family. What is wrong with it is left in `req.option_error`."""
+    """Give a request its family. What is wrong with it is left in `req.option_error`.
+
+    `hides`: whether attention can be told of hidden tokens (`visibility.hides`).
+    """
     params = req.sampling_params
     error = None
     try:
@@ -77,6 +82,7 @@ def found_family(
         pool,
         tree_cache,
         may_fork=may_fork,
+        hides=hides,
         live_deltas=options.stream == "branches" and bool(req.stream),
         return_sequences=options.return_sequences,
     )
@@ -88,10 +94,8 @@ def found_family(
     if not req.origin_input_ids and recv_req.input_embeds is None:
         # SGLang would run an extend of no tokens, which ends the scheduler.
         error = "prompt: it holds no token; at least one is needed"
-    if error is None and req.all_fork_points and not may_fork:
-        req.fork_points, req.all_fork_points = [], []
     start, end = recv_req.logprob_start_len, len(req.origin_input_ids)
-    if req.all_fork_points and recv_req.return_logprob and 0 <= start < end:
+    if req.blocks and recv_req.return_logprob and 0 <= start < end:
         req.family.scores = scores_for(req, start)
     req.option_error = error
 

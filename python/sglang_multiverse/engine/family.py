@@ -48,6 +48,8 @@ class Family:
         ended: the branch that met the stop which is the family's `ending`.
         error: what went wrong while SGLang called us; the family must be failed with it.
         restless: a sequence changed its stage since `extends` last looked.
+        hides: whole blocks of known text are computed in line, in one extend, with what
+            each token may not see; otherwise in pieces, as they were decoded.
         generated: tokens after the prompt, forced ones included.
         forced: how many of them were forced.
         prefilled: tokens that went through an extend.
@@ -67,6 +69,7 @@ class Family:
         tree_cache: BasePrefixCache,
         *,
         may_fork: bool,
+        hides: bool,
         live_deltas: bool = False,
         return_sequences: bool = False,
     ) -> None:
@@ -77,6 +80,7 @@ class Family:
         self.pool = pool
         self.tree_cache = tree_cache
         self.may_fork = may_fork
+        self.hides = hides
         self.return_sequences = return_sequences
         total = options.max_total_branches if may_fork else 0
         # A chain of nested branches holds a row each, and its trunk one.

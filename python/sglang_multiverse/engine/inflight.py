@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ..structure import Role
+from .known import layout_of, offset_at
 from .reading import forced_id, may_close
 from .req import MultiverseReq
 from .rows import extends_in, rows_of, to_device
@@ -65,9 +66,12 @@ class Arrived(NamedTuple):
 
 def note_extend(batch: ScheduleBatch) -> None:
     """The extend of these rows is about to be launched."""
-    for req in batch.reqs[: extends_in(batch)]:
+    for row, req in enumerate(batch.reqs[: extends_in(batch)]):
         if isinstance(req, MultiverseReq):
             req.extending += 1
+            end = batch.prefix_lens[row] + batch.extend_lens[row]
+            if (known := layout_of(req, end)) is not None:
+                req.position_offset = offset_at(known, end)
 
 
 def is_noted(result: Any) -> bool:

@@ -23,6 +23,7 @@ from .stage import DECODING, TRANSITIONS, IllegalTransitionError, Stage
 if TYPE_CHECKING:
     import torch
 
+    from ..structure import Layout
     from .family import Family
     from .replay import ForkPoint
 
@@ -62,8 +63,9 @@ class MultiverseReq(Req):
         force: ids that replace the next sampled ones.
         option_error: what is wrong with the request, until it is queued and refused.
         queued_at: when it was first queued; a retracted request keeps its place.
-        all_fork_points: the blocks of known text, in order.
-        fork_points: those of them whose goal is still beyond the row.
+        blocks: those of known text, in order.
+        fork_points: those of them that fork, and whose goal is still beyond the row.
+        layout: of the known text, where whole blocks of it are computed in line.
     """
 
     family: Family
@@ -96,7 +98,8 @@ class MultiverseReq(Req):
         self.stint = 0
         self.force: deque[int] = deque()
         self.fork_points: list[ForkPoint] = []
-        self.all_fork_points: list[ForkPoint] = []
+        self.blocks: list[ForkPoint] = []
+        self.layout: Layout | None = None
         self.fork_at = 0
         self.replaying = False
         self.suspended: Fork | None = None
@@ -108,6 +111,10 @@ class MultiverseReq(Req):
     @property
     def is_branch(self) -> bool:
         return self.parent is not None
+
+    def ancestors(self) -> list[MultiverseReq]:
+        """The sequences this one branched off from, the trunk first."""
+        return [] if self.parent is None else [*self.parent.ancestors(), self.parent]
 
     def become(self, stage: Stage) -> None:
         """Go on to `stage`. Raises `IllegalTransitionError` where the table has no such step."""
@@ -194,7 +201,7 @@ class MultiverseReq(Req):
     def set_finish_with_abort(self, *args: Any, **kwargs: Any) -> None:
         """SGLang replaces the prompt by one token, so that nothing forks any more."""
         super().set_finish_with_abort(*args, **kwargs)
-        self.fork_points, self.all_fork_points = [], []
+        self.blocks, self.fork_points, self.layout = [], [], None
 
     def next_output_finishes_by_length(self) -> bool:
         """A branch never does; what stands in its `max_new_tokens` is a share (`fork`)."""
@@ -220,7 +227,7 @@ class MultiverseReq(Req):
             except Exception as error:
                 # SGLang is choosing a batch; the family is failed when that has run.
                 self.family.error = error
-                self.fork_points, self.position_offset = [], 0
+                self.fork_points, self.layout, self.position_offset = [], None, 0
                 super().init_next_round_input(tree_cache, cow_mamba)
         else:  # the next chunk of a chunked prefill
             self.refresh_fill_ids()

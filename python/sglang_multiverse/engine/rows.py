@@ -15,7 +15,11 @@ from .guard import GuardMask, guard_mask
 from .req import MultiverseReq
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sglang.srt.managers.schedule_batch import ScheduleBatch
+
+    from ..kernels.grouping import Link
 
 _ROWS = "multiverse_rows"
 
@@ -28,6 +32,7 @@ class Rows:
         self._shift: torch.Tensor | None = None
         self._mask: GuardMask | None = None
         self._tags_read = -1
+        self.chains: Sequence[Sequence[Link]] | None = None  # `visibility.shared_prefixes`
 
     @cached_property
     def ours(self) -> list[tuple[int, MultiverseReq]]:
@@ -44,6 +49,11 @@ class Rows:
         for row, req in self.ours:
             offsets[row] = req.position_offset
         return offsets if any(offsets) else None
+
+    @cached_property
+    def laid_out(self) -> bool:
+        """Whether a row's known text may have whole blocks in line."""
+        return any(req.layout is not None for _, req in self.ours)
 
     @cached_property
     def seeded(self) -> list[tuple[int, MultiverseReq]]:
@@ -89,8 +99,12 @@ def extends_in(batch: ScheduleBatch) -> int:
 def to_device(
     values: list[Any], device: torch.device | str, dtype: torch.dtype = torch.int64
 ) -> torch.Tensor:
-    """`values` as a tensor on `device`, copied without waiting for what runs there."""
-    tensor = torch.tensor(values, dtype=dtype)
+    """`values` as a tensor on `device`."""
+    return copied(torch.tensor(values, dtype=dtype), device)
+
+
+def copied(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """`tensor`, which is on the host, on `device`, without waiting for what runs there."""
     if torch.device(device).type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -12,7 +12,7 @@ from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.runtime_context import get_serving
 
 from ..structure import MissingTagsError
-from . import inflight, kv
+from . import inflight, kv, visibility
 from .adapters import has_adapter, held_adapters, is_continued
 from .admission import failed, found_family, is_beam_search, keep_apart, refuse_if_wrong
 from .extends import Extends
@@ -114,6 +114,7 @@ class MultiverseScheduler(Scheduler):
                 self.vocabulary,
                 self.req_to_token_pool,
                 self.tree_cache,
+                hides=visibility.hides(self.tp_worker.model_runner),
             )
         except Exception as error:  # of ours: it ends this request, and no other
             return failed(super()._create_generation_req(recv_req, *args, **kwargs), error)

@@ -156,7 +156,10 @@ def _note(
         if record.token_ids_logprob is not None
         else None
     )
-    ends = {point.goal_end for point in req.all_fork_points} | {req.known_end}
+    # Behind these comes what is not on this row, or was never sampled from them.
+    ends = {point.goal_end for point in req.blocks} | {req.known_end}
+    if req.layout is not None:
+        ends.update(hi for block in req.blocks for _, hi in block.branches)
     own = len(req.origin_input_ids)
     before = len(req.family.trunk.origin_input_ids)
     for k, value in enumerate(values):

@@ -47,12 +47,18 @@ def scheduler_hooks() -> tuple[Hook, ...]:
     from .sampling import mask_logits, remember_copy, sample_logprobs_by_stream, sample_with_draws
     from .scheduler import MultiverseScheduler
     from .scoring import collect, keep_from_sglang
+    from .visibility import tell_backend
 
     return (
         Hook(f"{SCHEDULER}.Scheduler", MultiverseScheduler, "replace"),
         Hook(
             "sglang.srt.model_executor.forward_batch_info.ForwardBatch.init_new",
             shift_positions,
+            "after",
+        ),
+        Hook(
+            "sglang.srt.model_executor.forward_batch_info.ForwardBatch.init_new",
+            tell_backend,
             "after",
         ),
         Hook(f"{SAMPLING_INFO}.from_schedule_batch", count_what_is_seen, "after"),
