@@ -29,8 +29,8 @@ def attend(
     """Causal attention of each sequence's last tokens, less what is hidden from them.
 
     Args:
-        q: [tokens, heads, d]; fp32 or bf16, `d` a multiple of 16. Computed in fp32.
-        k_buffer: [slots, kv_heads, d], as `q`; `heads` is a multiple of `kv_heads`.
+        q: [tokens, heads, d], of any float dtype, `d` a multiple of 16. Computed in fp32.
+        k_buffer: fp32 or bf16 [slots, kv_heads, d]; `heads` is a multiple of `kv_heads`.
         v_buffer: [slots, kv_heads, dv].
         rows: the sequences.
         sm_scale: factor of the scores; 1/√d if not given.
@@ -41,7 +41,7 @@ def attend(
         KernelInputError: an argument has a wrong shape, dtype or device.
         LibraryError: there is no compiled library.
     """
-    check_attention(q, k_buffer, v_buffer, logit_cap)
+    check_attention(q[:0].to(k_buffer.dtype), k_buffer, v_buffer, logit_cap)
     if q.device.type != "cpu":
         raise KernelInputError(f"q: is on {q.device}; allowed is the CPU")
     heads = heads_struct(q.shape[1], k_buffer, v_buffer, softmax_scale(q, sm_scale), logit_cap)

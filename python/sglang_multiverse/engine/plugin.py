@@ -15,3 +15,7 @@ def register() -> None:
     for hook in hooks:
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
     register_parser()
+    if upstream.on_our_platform():
+        from .platform import register_attention_backend
+
+        register_attention_backend()

@@ -113,13 +113,12 @@ def test_a_query_that_sees_nothing_gets_zeros() -> None:
     [
         ({"hidden": torch.zeros(3, 1, 2, dtype=torch.int32)}, r"hidden: .* allowed is int32 \[5"),
         ({"hidden": torch.zeros(5, 1, 2)}, "hidden: torch.float32"),
-        ({"q": torch.zeros(5, 4, 64).half()}, "k_buffer: is torch.float32; allowed, for all alike"),
         ({"kv": torch.zeros(9, dtype=torch.int32)}, "kv_indptr: has 9 entries; allowed are 2"),
     ],
 )
 def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None:
     q, k, v, qo, kv, slots, hidden, most = extend_case([(3, 5)], 1)
-    q, kv, hidden = change.get("q", q), change.get("kv", kv), change.get("hidden", hidden)
+    kv, hidden = change.get("kv", kv), change.get("hidden", hidden)
     with pytest.raises(KernelInputError, match=message):
         extend_attention(q, k, v, qo, kv, slots, hidden, most)
 
@@ -130,6 +129,12 @@ def test_a_head_dim_that_is_no_multiple_of_16() -> None:
         KernelInputError, match="k_buffer: head dim 40; allowed are multiples of 16"
     ):
         extend_attention(*args)
+
+
+def test_queries_in_fp32_over_keys_in_bf16() -> None:
+    args = extend_case([(30, 40)], 1, dtype=torch.bfloat16)
+    args = (args[0].float(), *args[1:])
+    check(extend_attention(*args), exact(extend_attention_reference, args))
 
 
 def test_half_precision_is_not_there() -> None:
