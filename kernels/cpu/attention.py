@@ -1,17 +1,21 @@
 """Attention over paged KV on a CPU; `kernels.reference` says what it must return.
 
-A token's result has the same bits alone and in a batch, decoded and as part of an extend.
+A token's result has the same bits alone and in a batch, decoded and as part of an extend, and
+whether or not it shares what it reads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import byref
+from dataclasses import replace
 
 import torch
 
+from ..grouping import Link
 from ..inputs import KernelInputError, check_attention, output_like, softmax_scale
 from . import library as lib
-from .rows import Rows
+from .rows import Rows, Shared
 
 STEP = 16  # head dims are multiples of it
 
@@ -92,14 +96,17 @@ def decode_attention(
     v_buffer: torch.Tensor,
     kv_indptr: torch.Tensor,
     kv_indices: torch.Tensor,
+    chains: Sequence[Sequence[Link]] = (),
     *,
     sm_scale: float | None = None,
     logit_cap: float = 0.0,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`shared_prefix.shared_prefix_decode` of rows that share nothing."""
+    """`shared_prefix.shared_prefix_decode`, with the chains that its tables are made of."""
     qo_indptr = torch.arange(len(q) + 1, dtype=torch.int32)
     rows = Rows.of_indices(len(q), qo_indptr, kv_indptr, kv_indices)
+    group = q.shape[1] // k_buffer.shape[1]
+    rows = replace(rows, shared=Shared.of_chains(chains, len(q), group))
     return attend(q, k_buffer, v_buffer, rows, sm_scale=sm_scale, logit_cap=logit_cap, out=out)
 
 

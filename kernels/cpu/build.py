@@ -58,25 +58,28 @@ def compile_library(target: Path) -> None:
         CompileError: with what the compiler said.
     """
     names = list(_INSTRUCTION_SETS) if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
-    command = compiler()
     with tempfile.TemporaryDirectory() as directory:
-
-        def compiled(source: str, name: str, *flags: str) -> str:
-            path = str(Path(directory) / f"{name}.o")
-            _run([*command, *_FLAGS, *flags, "-c", str(HERE / "src" / source), "-o", path])
-            return path
-
-        def kernels(name: str) -> str:
-            flags = _INSTRUCTION_SETS[name].split()
-            return compiled("kernels.cpp", name, f"-DMV_ISA={name}", *flags)
-
+        sources = {Path(directory) / f"{name}.o": ("kernels.cpp", name) for name in names}
+        sources |= {Path(directory) / f"{name}.o": (f"{name}.cpp", "") for name in ("pool", "api")}
         with ThreadPoolExecutor(max_workers=2) as pool:
-            objects = [*pool.map(kernels, names)]
-        objects += [compiled("pool.cpp", "pool"), compiled("api.cpp", "api")]
+            list(pool.map(lambda item: compile_object(*item[1], item[0]), sources.items()))
         target.parent.mkdir(parents=True, exist_ok=True)
         made = target.with_name(f".{target.name}.{os.getpid()}")
-        _run([*command, "-shared", "-pthread", *objects, "-o", str(made)])
+        _run([*compiler(), "-shared", "-pthread", *map(str, sources), "-o", str(made)])
         made.replace(target)
+
+
+def compile_object(source: str, instruction_set: str, target: Path) -> None:
+    """Compile one file of `src/`, for one instruction set if that is not empty.
+
+    Raises:
+        CompileError: with what the compiler said.
+    """
+    flags = _FLAGS
+    if instruction_set:
+        own = _INSTRUCTION_SETS[instruction_set].split()
+        flags = [*flags, f"-DMV_ISA={instruction_set}", *own]
+    _run([*compiler(), *flags, "-c", str(HERE / "src" / source), "-o", str(target)])
 
 
 def _run(command: list[str]) -> None:

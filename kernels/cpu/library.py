@@ -11,7 +11,9 @@ import torch
 
 from .build import HERE, LIBRARY
 
-ABI = 1
+ABI = 2
+TILE = 64  # keys that are read at a time
+QUERIES = 48  # query heads of a task, about
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 MOST_THREADS = 256
 
@@ -53,6 +55,10 @@ class Rows(Structure):
         ("begin", c_void_p),
         ("hidden", c_void_p),
         ("depth", c_int32),
+        ("groups", c_int32),
+        ("group", c_void_p),
+        ("members", c_void_p),
+        ("own", c_void_p),
     )
 
 

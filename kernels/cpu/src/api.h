@@ -8,7 +8,7 @@
 namespace mv {
 
 // Raised with every change of a struct or function below.
-constexpr int ABI = 1;
+constexpr int ABI = 2;
 
 enum Kind : int32_t { FP32 = 0, BF16 = 1, INT8 = 2 };
 
@@ -24,6 +24,8 @@ struct Heads {
     float scale, logit_cap;               // a cap of 0 is none
 };
 
+constexpr int TILE = 64;  // keys that are read at a time
+
 // Sequence b has the queries [q_begin[b], q_begin[b + 1]), its last rows, and `lens[b]` keys in the
 // slots table[begin[b] …], in row order.
 struct Rows {
@@ -34,6 +36,11 @@ struct Rows {
     const int64_t* begin;
     const int32_t* hidden;  // [tokens, depth, 2]: intervals of row indices that a query does not see
     int32_t depth;
+    // Where sequences, all of one query, share keys: group g is [begin, end, start, stop, level], whose
+    // sequences members[begin … end) read the rows [start, stop) together, lower levels first. What
+    // sequence b reads for itself begins at own[b]. All these rows are multiples of TILE.
+    int32_t groups;
+    const int32_t *group, *members, *own;
 };
 
 struct Attention {

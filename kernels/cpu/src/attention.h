@@ -2,7 +2,9 @@
 //
 // A task is a few tokens of one sequence and one KV head: the query heads that share it are
 // stacked. Keys come in tiles of `TILE` rows, counted from the sequence's first row, so a
-// token's sums are added in the same order however many others are computed beside it.
+// token's sums are added in the same order however many others are computed beside it. Where
+// sequences share keys, a task is a few of them over these; what it summed up is kept, and each
+// goes on from there.
 #pragma once
 
 #include "api.h"
@@ -10,7 +12,7 @@
 
 namespace MV_ISA {
 
-constexpr int TILE = 64;                         // keys
+using mv::TILE;
 constexpr int QUERIES = 48;                      // stacked, about
 constexpr int COLUMNS = LANES == 16 ? 4 : 2;     // vectors that a block of rows is wide
 constexpr float NONE = -INFINITY;
@@ -74,51 +76,99 @@ struct Scratch {
 };
 
 struct Task {
-    int sequence, token, tokens;  // tokens counts from the sequence's first query
+    int sequence, token, tokens;  // `token` counts from the sequence's first query
+};
+
+// Of every token and head, what was summed up over shared keys; the sums themselves are in `out`.
+struct States {
+    float *peak, *total;
 };
 
 template <class T> struct Attend {
     const mv::Attention& call;
     Scratch& s;
-    int group, queries, head;
-    int first_row;  // of the task's tokens, in the sequence
-    const int32_t* slots;
-    const int32_t* hidden;  // of the task's first token
+    const States states;
+    const int group, head, dim, dim_v;
 
-    Attend(const mv::Attention& call, Scratch& s, Task task, int head)
-        : call(call), s(s), group(call.heads.heads / call.heads.kv_heads), queries(task.tokens * group),
-          head(head) {
+    // Of the task: its tokens, query heads stacked, and where they are in their sequence.
+    int token[QUERIES];
+    int queries, first_row;
+    const int32_t* slots;
+    const int32_t* hidden;
+    int depth;
+
+    Attend(const mv::Attention& call, Scratch& s, States states, int head)
+        : call(call), s(s), states(states), group(call.heads.heads / call.heads.kv_heads), head(head),
+          dim(call.heads.dim), dim_v(call.heads.dim_v) {}
+
+    // A sequence's own keys.
+    void alone(Task task) {
         const mv::Rows& rows = call.rows;
-        int b = task.sequence, token = rows.q_begin[b] + task.token;
-        first_row = rows.lens[b] - (rows.q_begin[b + 1] - token);
+        int b = task.sequence, first = rows.q_begin[b] + task.token;
+        for (int t = 0; t < task.tokens; t++) token[t] = first + t;
+        first_row = rows.lens[b] - (rows.q_begin[b + 1] - first);
+        depth = rows.depth;
+        hidden = depth ? rows.hidden + int64_t(first) * depth * 2 : nullptr;
         slots = rows.table + rows.begin[b];
-        hidden = rows.depth ? rows.hidden + int64_t(token) * rows.depth * 2 : nullptr;
-        s.fit(queries, call.heads.dim, call.heads.dim_v);
-        for (int i = 0; i < queries; i++) {
-            const float* from = call.q + (token + i / group) * call.q_stride +
-                                int64_t(head * group + i % group) * call.heads.dim;
-            for (int d = 0; d < call.heads.dim; d++) s.q[i * call.heads.dim + d] = from[d] * call.heads.scale;
-            s.peak[i] = NONE;
-            s.total[i] = 0;
-        }
-        fill(s.out, queries * call.heads.dim_v);
-        int last_row = first_row + task.tokens - 1;
-        for (int start = 0; start <= last_row; start += TILE) {
+        int start = rows.groups ? rows.own[b] : 0, last_row = first_row + task.tokens - 1;
+        begin(task.tokens, start == 0);
+        for (; start <= last_row; start += TILE) {
             int stop = least(start + TILE, last_row + 1);
-            if (all_hidden(task.tokens, start, stop)) continue;
-            tile(task.tokens, start, stop);
+            if (!all_hidden(task.tokens, start, stop)) tile(task.tokens, start, stop);
         }
+        finish();
+    }
+
+    // Keys that all sequences of a group see.
+    void together(const int32_t* shared) {
+        const mv::Rows& rows = call.rows;
+        const int32_t* members = rows.members + shared[0];
+        int tokens = shared[1] - shared[0];
+        for (int t = 0; t < tokens; t++) token[t] = rows.q_begin[members[t]];
+        first_row = shared[3];
+        depth = 0;
+        slots = rows.table + rows.begin[members[0]];
+        begin(tokens, shared[2] == 0);
+        for (int start = shared[2]; start < shared[3]; start += TILE) tile(tokens, start, start + TILE);
+        keep();
+    }
+
+    int64_t index(int i) const { return int64_t(token[i / group]) * call.heads.heads + head * group + i % group; }
+    float* out(int i) const {
+        return call.out + token[i / group] * call.out_stride + int64_t(head * group + i % group) * dim_v;
+    }
+
+    void begin(int tokens, bool fresh) {
+        queries = tokens * group;
+        s.fit(queries, dim, dim_v);
         for (int i = 0; i < queries; i++) {
-            float* to = call.out + (token + i / group) * call.out_stride +
-                        int64_t(head * group + i % group) * call.heads.dim_v;
-            float factor = s.total[i] > 0 ? 1.0f / s.total[i] : 0.0f;
-            for (int d = 0; d < call.heads.dim_v; d++) to[d] = s.out[i * call.heads.dim_v + d] * factor;
+            const float* from =
+                call.q + token[i / group] * call.q_stride + int64_t(head * group + i % group) * dim;
+            for (int d = 0; d < dim; d++) s.q[i * dim + d] = from[d] * call.heads.scale;
+            s.peak[i] = fresh ? NONE : states.peak[index(i)];
+            s.total[i] = fresh ? 0.0f : states.total[index(i)];
+            const float* sums = out(i);
+            for (int d = 0; d < dim_v; d++) s.out[i * dim_v + d] = fresh ? 0.0f : sums[d];
+        }
+    }
+
+    void keep() {
+        for (int i = 0; i < queries; i++) {
+            states.peak[index(i)] = s.peak[i];
+            states.total[index(i)] = s.total[i];
+            std::memcpy(out(i), s.out + i * dim_v, sizeof(float) * dim_v);
+        }
+    }
+
+    void finish() {
+        for (int i = 0; i < queries; i++) {
+            float factor = s.total[i] > 0 ? 1.0f / s.total[i] : 0.0f, *to = out(i);
+            for (int d = 0; d < dim_v; d++) to[d] = s.out[i * dim_v + d] * factor;
         }
     }
 
     // Whether no token of the task sees a key of [start, stop).
     bool all_hidden(int tokens, int start, int stop) const {
-        int depth = call.rows.depth;
         for (int t = 0; t < tokens; t++) {
             int seen = least(stop, first_row + t + 1);
             bool covered = start >= seen;
@@ -136,7 +186,7 @@ template <class T> struct Attend {
     }
 
     void tile(int tokens, int start, int stop) {
-        int dim = call.heads.dim, dim_v = call.heads.dim_v, count = stop - start;
+        const int count = stop - start;
         const T* k = static_cast<const T*>(call.cache.k) + head * call.cache.k_head_stride;
         const T* v = static_cast<const T*>(call.cache.v) + head * call.cache.v_head_stride;
         const T *key[TILE], *value[TILE];
@@ -173,7 +223,6 @@ template <class T> struct Attend {
     }
 
     void mask(int tokens, int start, int stop, int wide) {
-        int depth = call.rows.depth;
         auto hide = [&](int token, int from, int to) {
             from = most(from - start, 0);
             to = least(to - start, wide);
@@ -206,8 +255,8 @@ template <class T> struct Attend {
         if (highest > s.peak[i]) {
             float fade = s.peak[i] == NONE ? 0.0f : exp(splat(s.peak[i] - base))[0];
             s.total[i] *= fade;
-            for (int d = 0; d < call.heads.dim_v; d += LANES) {
-                float* at = s.out + i * call.heads.dim_v + d;
+            for (int d = 0; d < dim_v; d += LANES) {
+                float* at = s.out + i * dim_v + d;
                 store(at, load(at) * fade);
             }
             s.peak[i] = highest;
@@ -237,14 +286,30 @@ constexpr int MOST_THREADS = 256;
 
 inline void attend(mv::Pool& pool, const mv::Attention& call, const Plan& plan) {
     static Scratch scratch[MOST_THREADS];
-    int heads = call.heads.kv_heads;
-    pool.run(plan.count * heads, [&](int chunk, int thread) {
-        Task task = plan.tasks.data()[chunk / heads];
-        if (call.heads.kind == mv::BF16)
-            Attend<bf16>(call, scratch[thread], task, chunk % heads);
-        else
-            Attend<float>(call, scratch[thread], task, chunk % heads);
-    });
+    static Buffer<float> peaks, totals;
+    const mv::Rows& rows = call.rows;
+    const int heads = call.heads.kv_heads;
+    const size_t states_count = rows.groups ? size_t(rows.tokens) * call.heads.heads : 0;
+    const States states = {peaks.fit(states_count), totals.fit(states_count)};
+    auto each = [&](int count, auto task) {  // task(attend, number) for each number and KV head
+        pool.run(count * heads, [&](int chunk, int thread) {
+            if (call.heads.kind == mv::BF16) {
+                Attend<bf16> one(call, scratch[thread], states, chunk % heads);
+                task(one, chunk / heads);
+            } else {
+                Attend<float> one(call, scratch[thread], states, chunk % heads);
+                task(one, chunk / heads);
+            }
+        });
+    };
+    for (int done = 0; done < rows.groups;) {
+        const int32_t* first = rows.group + done * 5;
+        int count = 1;
+        while (done + count < rows.groups && first[count * 5 + 4] == first[4]) count++;
+        each(count, [&](auto& one, int number) { one.together(first + number * 5); });
+        done += count;
+    }
+    each(plan.count, [&](auto& one, int number) { one.alone(plan.tasks.data()[number]); });
 }
 
 }  // namespace MV_ISA

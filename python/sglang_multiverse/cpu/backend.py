@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from sglang.srt.mem_cache.memory_pool import KVWriteLoc, MHATokenToKVPool
 
 from ..kernels.cpu import library
 from ..kernels.cpu.attention import STEP, attend
-from ..kernels.cpu.rows import Rows
+from ..kernels.cpu.rows import Rows, Shared
+from ..kernels.grouping import Link
 from ..kernels.visible import SeesBranches, Visible
 from .model import NotCompiledError, compile_model
 
@@ -68,6 +70,10 @@ class MultiverseCpuBackend(TorchNativeAttnBackend, SeesBranches):  # type: ignor
     def __init__(self, runner: Any) -> None:
         super().__init__(runner)
         self._visible = Visible()
+        self._chains: Sequence[Sequence[Link]] = ()
+        self._shared: Shared | None = None
+        layer = next(m for m in runner.model.modules() if isinstance(m, RadixAttention))
+        self._group = layer.tp_q_head_num // layer.tp_k_head_num
 
     def expect(self, visible: Visible) -> None:
         self._visible = visible
@@ -76,13 +82,18 @@ class MultiverseCpuBackend(TorchNativeAttnBackend, SeesBranches):  # type: ignor
         """The sequences of this step, for all its layers."""
         visible, self._visible = self._visible, Visible()
         decodes = forward_batch.forward_mode.is_decode()
+        count = len(forward_batch.seq_lens)
+        if decodes and visible.chains is not self._chains:
+            self._chains = visible.chains
+            self._shared = Shared.of_chains(visible.chains, count, self._group)
         self.rows = Rows.of_pool(
             self.req_to_token_pool.req_to_token,
             forward_batch.req_pool_indices,
             forward_batch.seq_lens,
             None if decodes else forward_batch.extend_seq_lens,
-            len(forward_batch.seq_lens) if decodes else forward_batch.extend_num_tokens,
-            None if decodes else visible.hidden,
+            count if decodes else forward_batch.extend_num_tokens,
+            hidden=None if decodes else visible.hidden,
+            shared=self._shared if decodes else None,
         )
 
     def forward_extend(

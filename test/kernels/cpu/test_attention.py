@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import TOLERANCE, Heads, exact, extend_case, forest
+from kernel_cases import TOLERANCE, Batch, Heads, exact, extend_case, forest
 
 from sglang_multiverse.kernels.cpu.attention import attend, decode_attention, extend_attention
 from sglang_multiverse.kernels.cpu.rows import Rows
+from sglang_multiverse.kernels.grouping import Link
 from sglang_multiverse.kernels.inputs import KernelInputError
 from sglang_multiverse.kernels.reference import (
     extend_attention_reference,
@@ -57,9 +58,12 @@ def test_extend(
 @given(heads_and_dtype, st.integers(1, 12), st.sampled_from([0.0, 5.0]), st.integers(0, 999))
 def test_decode(kind: tuple[Heads, torch.dtype], rows: int, cap: float, seed: int) -> None:
     heads, dtype = kind
-    args = forest(random.Random(seed), rows, 2, 100, 60).arguments(heads, dtype, seed)
+    batch = forest(random.Random(seed), rows, 2, 100, 60)
+    args = batch.arguments(heads, dtype, seed)
     want = exact(shared_prefix_decode_reference, args, logit_cap=cap)
-    check(decode_attention(*args, logit_cap=cap), want)
+    got = decode_attention(*args, logit_cap=cap)
+    check(got, want)
+    assert torch.equal(got, decode_attention(*args, batch.chains, logit_cap=cap))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -86,6 +90,25 @@ def test_same_bits_alone_in_a_batch_and_decoded(dtype: torch.dtype) -> None:
                 hidden[token : token + 1],
             )
             assert torch.equal(attend(q[token : token + 1], k, v, rows)[0], together[token])
+
+
+def test_what_is_shared_is_read_once(threads: int) -> None:
+    """Of a group's shared tiles only the first row's slots are looked at."""
+    trunk, block = Link("trunk", 100), Link("block", 210)
+    batch = Batch([[trunk], [trunk, block], [trunk, block], []], [70, 5, 90, 30])
+    q, k, v, indptr, slots = batch.arguments(Heads(kv=3, group=3))
+    want = decode_attention(q, k, v, indptr, slots)
+    for first, last in ((0, 64), (64, 192)):  # rows 1 and 2, but for the first of each group
+        slots[int(indptr[2]) + first : int(indptr[2]) + last] = slots[-1]
+    slots[int(indptr[1]) : int(indptr[1]) + 64] = slots[-1]
+    assert torch.equal(decode_attention(q, k, v, indptr, slots, batch.chains), want)
+    assert not torch.equal(decode_attention(q, k, v, indptr, slots), want)
+
+
+def test_rows_behind_those_with_chains_share_nothing() -> None:
+    batch = Batch([[Link(0, 128)], [Link(0, 128)], []], [3, 4, 200])
+    args = batch.arguments()
+    assert torch.equal(decode_attention(*args), decode_attention(*args, batch.chains[:2]))
 
 
 def test_what_is_hidden_does_not_matter() -> None:
