@@ -59,13 +59,13 @@ def compile_library(target: Path) -> None:
     """
     names = list(_INSTRUCTION_SETS) if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
     with tempfile.TemporaryDirectory() as directory:
-        sources = {Path(directory) / f"{name}.o": ("kernels.cpp", name) for name in names}
-        sources |= {Path(directory) / f"{name}.o": (f"{name}.cpp", "") for name in ("pool", "api")}
+        jobs = [("kernels.cpp", name) for name in names] + [("pool.cpp", ""), ("api.cpp", "")]
+        objects = [Path(directory) / f"{i}.o" for i in range(len(jobs))]
         with ThreadPoolExecutor(max_workers=2) as pool:
-            list(pool.map(lambda item: compile_object(*item[1], item[0]), sources.items()))
+            list(pool.map(compile_object, *zip(*jobs, strict=True), objects))
         target.parent.mkdir(parents=True, exist_ok=True)
         made = target.with_name(f".{target.name}.{os.getpid()}")
-        _run([*compiler(), "-shared", "-pthread", *map(str, sources), "-o", str(made)])
+        _run([*compiler(), "-shared", "-pthread", *map(str, objects), "-o", str(made)])
         made.replace(target)
 
 
