@@ -9,7 +9,7 @@ import pytest
 from sglang.srt.managers.schedule_batch import ReqKvInfo
 from sglang.srt.mem_cache.memory_pool import ReqToTokenPool
 
-from sglang_multiverse.engine.kv import RowsExhaustedError, borrow_row, close_row, join_rows
+from sglang_multiverse.engine.kv import Memory, RowsExhaustedError
 
 
 def sequence(rid: str) -> Any:
@@ -22,6 +22,10 @@ def sequence(rid: str) -> Any:
         lock=object(),
         slots=None,
     )
+
+
+def memory_of(pool: ReqToTokenPool) -> Memory:
+    return Memory(pool, SimpleNamespace(page_size=1, token_to_kv_pool_allocator=None))
 
 
 def append(pool: ReqToTokenPool, req: Any, *slots: int) -> None:
@@ -55,7 +59,7 @@ def test_a_borrowed_row_reads_the_parents_slots_and_owns_none(
     pool: ReqToTokenPool, parent: Any
 ) -> None:
     child = sequence("child")
-    borrow_row(pool, parent, child)
+    memory_of(pool).borrow_row(parent, child)
     assert row(pool, child) == [11, 12, 13]
     assert child.kv.req_pool_idx != parent.kv.req_pool_idx
     assert child.kv.cache_protected_len == child.kv.kv_allocated_len == child.prefix_len == 3
@@ -67,15 +71,15 @@ def test_a_borrowed_row_reads_the_parents_slots_and_owns_none(
 def test_a_join_moves_the_branches_own_slots_in_order(pool: ReqToTokenPool, parent: Any) -> None:
     children = [sequence("1"), sequence("2")]
     for child in children:
-        borrow_row(pool, parent, child)
+        memory_of(pool).borrow_row(parent, child)
     append(pool, children[1], 31)
     append(pool, children[0], 21, 22)
     rows = {child.kv.req_pool_idx for child in children}
     for child in children:
-        close_row(pool, child)
+        memory_of(pool).close_row(child)
     assert [child.slots.tolist() for child in children] == [[21, 22], [31]]
     assert rows <= set(pool.free_slots)
-    join_rows(pool, parent, children)
+    memory_of(pool).join_rows(parent, children)
     assert row(pool, parent) == [11, 12, 13, 21, 22, 31]
     assert parent.kv.kv_committed_len == parent.prefix_len == 6
     assert parent.kv.cache_protected_len == 2
@@ -87,8 +91,8 @@ def test_a_join_moves_the_branches_own_slots_in_order(pool: ReqToTokenPool, pare
 
 def test_no_row_is_an_error_that_takes_nothing(pool: ReqToTokenPool, parent: Any) -> None:
     for name in "12":
-        borrow_row(pool, parent, sequence(name))
+        memory_of(pool).borrow_row(parent, sequence(name))
     last = sequence("3")
     with pytest.raises(RowsExhaustedError, match="3"):
-        borrow_row(pool, parent, last)
+        memory_of(pool).borrow_row(parent, last)
     assert not last.kv.holds_kv and last.kv.is_kv_released

@@ -34,9 +34,11 @@ FLAGS = (
     "--enable-priority-scheduling",
     "--enable-mixed-chunk --chunked-prefill-size 16",
     "--prefill-decode-interval 4 --chunked-prefill-size 32",
+    "--page-size 4 --chunked-prefill-size 32",
+    "--page-size 16 --enable-mixed-chunk",
 )
 # Slots and rows. The longest text fits alone in each, on a row for each level of nesting.
-SIZES = ((4096, 64), (600, 64), (400, 48), (4096, 3), (500, 4), (450, 6))
+SIZES = ((4096, 64), (640, 64), (400, 48), (4096, 3), (512, 4), (448, 6))
 
 
 STEPS: list[int] = []

@@ -7,7 +7,7 @@ checks on the real scheduler (`test_schedule.py`).
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from sglang_multiverse.structure.layout import Layout
 class Tree:
     """A radix tree: node 1 is `[0, 4)`, node 2 behind it `[4, 10)`, node 3 `[4, 6)`."""
 
-    PATHS = {1: ((1, 4),), 2: ((1, 4), (2, 10)), 3: ((1, 4), (3, 6))}
+    PATHS: ClassVar = {1: ((1, 4),), 2: ((1, 4), (2, 10)), 3: ((1, 4), (3, 6))}
 
     def collect_path_info(self, nodes: list[int]) -> tuple[Any, ...]:
         return tuple(
@@ -37,11 +37,13 @@ def plain(node: int | None, in_tree: int) -> Any:
     return SimpleNamespace(last_node=node, kv=SimpleNamespace(cache_protected_len=in_tree))
 
 
-def sequence(rid: str, rows: int, parent: Any = None, node: int = 2, in_tree: int = 10) -> Any:
+def sequence(rid: str, rows: int, parent: Any = None, borrowed: int | None = None) -> Any:
     req = MultiverseReq.__new__(MultiverseReq)
     req.rid, req.parent, req.fork_at, req.slots, req.layout = rid, parent, rows, None, None
-    req.kv = SimpleNamespace(holds_kv=True, kv_committed_len=rows, cache_protected_len=in_tree)
-    req.last_node = node
+    if borrowed is None:
+        borrowed = 10 if parent is None else parent.row_len
+    req.kv = SimpleNamespace(holds_kv=True, kv_committed_len=rows, cache_protected_len=borrowed)
+    req.last_node = 2
     req.family = parent.family if parent is not None else SimpleNamespace(trunk=req)
     return req
 
@@ -76,6 +78,12 @@ def test_branches_share_what_their_parents_hold() -> None:
     assert found == [[*front, ((p, 20), 20)] for p in ("t#1", "t#1", "t#2", "t#2")]
 
 
+def test_the_copy_of_a_page_is_not_shared() -> None:
+    trunk = sequence("t", 15)
+    branches = [sequence(f"t#{i}", 17, trunk, borrowed=12) for i in (1, 2)]
+    assert links(*branches) == [[(1, 4), (2, 10), (("t", 15), 12)]] * 2
+
+
 def test_a_trunk_that_the_tree_holds_is_named_once() -> None:
     trunk = sequence("t", 10)
     assert links(sequence("t#1", 12, trunk), sequence("t#2", 12, trunk)) == [[(1, 4), (2, 10)]] * 2
@@ -85,7 +93,7 @@ def test_hidden_intervals_stand_at_their_rows_tokens() -> None:
     hidden = np.zeros((6, 2, 2), dtype=np.int64)
     hidden[4:, 0] = (2, 4)
     known = sequence("t", 0)
-    known.layout = Layout(np.arange(6), hidden, 6)
+    known.layout = Layout(np.arange(6), hidden)
     other = sequence("u", 0)
     batch: Any = SimpleNamespace(
         reqs=[other, known], prefix_lens=[7, 3], extend_lens=[2, 3], tree_cache=TREE

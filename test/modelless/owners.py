@@ -18,18 +18,22 @@ def check_owners(scheduler: Any, slots: int, rows: int) -> None:
     tree's, and the next token's position is the one that §3 defines for the text.
     """
     owned: list[tuple[str, torch.Tensor]] = []
+    page = scheduler.page_size
+    # Where a page is one slot, it is called by the slot's number.
+    slots //= page
 
     def own(found: torch.Tensor, owner: str) -> None:
-        owned.append((owner, found.long()))
+        owned.append((owner, found.long() if page == 1 else torch.unique(found.long() // page)))
 
     table = scheduler.req_to_token_pool.req_to_token
     allocator, tree = scheduler.token_to_kv_pool_allocator, scheduler.tree_cache
-    own(allocator.free_pages, "free")
-    own(allocator.release_pages, "free")
+    freed = (allocator.release_pages,) if page == 1 else allocator.staged_pages
+    owned.extend(("free", free.long()) for free in (allocator.free_pages, *freed))
     if tree.supports_prefix_sharing():
         own(tree.all_values_flatten(), "tree")
     in_tree = torch.zeros(slots + 1, dtype=torch.bool)
-    in_tree[owned[-1][1]] = tree.supports_prefix_sharing()
+    if tree.supports_prefix_sharing():
+        in_tree[owned[-1][1]] = True
     used: list[int] = []
     for req in _holders(scheduler):
         if isinstance(req, MultiverseReq) and req.slots is not None:
@@ -41,12 +45,14 @@ def check_owners(scheduler: Any, slots: int, rows: int) -> None:
         assert n <= kv.kv_committed_len == kv.kv_allocated_len
         row = table[kv.req_pool_idx, : kv.kv_allocated_len].long()
         own(row[n:], req.rid)
+        places = torch.arange(len(row)) % page
+        assert torch.equal(row % page, places), f"{req.rid}: a token is not in its place of a page"
         if isinstance(req, MultiverseReq) and req.parent is not None:
             parent = req.parent.kv
             assert parent.holds_kv and n <= parent.kv_committed_len, req.rid
             assert torch.equal(row[:n], table[parent.req_pool_idx, :n].long()), req.rid
         else:
-            assert in_tree[row[:n]].all(), req.rid
+            assert in_tree[row[:n] // page].all(), req.rid
         _check_position(req)
     counts = torch.bincount(torch.cat([found for _, found in owned]), minlength=slots + 1)
     wrong = (counts[1:] != 1).nonzero().flatten() + 1

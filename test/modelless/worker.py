@@ -76,7 +76,7 @@ class Worker:
         self.graph_time_usage: dict[str, float] = {}
         self.model_config = config = scheduler.model_config
         page = scheduler.page_size
-        kv = MHATokenToKVPool(
+        kv = _moving(MHATokenToKVPool, model)(
             slots, page, torch.float32, 1, 1, 1, "cpu", False, enable_alt_stream=False
         )
         if page == 1:
@@ -144,6 +144,17 @@ class Worker:
             result.delay_sample_func = sample
             return result
         return sample()
+
+
+def _moving(pool: type[Any], model: Model) -> type[Any]:
+    """A KV pool that tells `model`, which has the KV, what is copied where."""
+
+    class Moving(pool):  # type: ignore[misc]
+        def move_kv_cache(self, to: torch.Tensor, source: torch.Tensor) -> None:
+            super().move_kv_cache(to, source)
+            model.kv[to] = model.kv[source]  # type: ignore[attr-defined]
+
+    return Moving
 
 
 class _NoTranslator:

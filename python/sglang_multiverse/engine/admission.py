@@ -10,6 +10,7 @@ from sglang.srt.beam_search.coordinator import BeamCoordinator
 from sglang.srt.managers.schedule_batch import Req
 
 from .family import Family
+from .kv import Memory
 from .options import MultiverseArgs, OptionError, RequestOptions
 from .req import MultiverseReq
 from .scoring import scores_for
@@ -54,8 +55,7 @@ def found_family(
     recv_req: Any,
     server: MultiverseArgs,
     vocabulary: Vocabulary,
-    pool: Any,
-    tree_cache: Any,
+    memory: Memory,
     *,
     hides: bool,
 ) -> None:
@@ -79,8 +79,7 @@ def found_family(
         req,
         options.resolve(server),
         vocabulary,
-        pool,
-        tree_cache,
+        memory,
         may_fork=may_fork,
         hides=hides,
         live_deltas=options.stream == "branches" and bool(req.stream),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 
-from . import kv, scoring
+from . import scoring
 from .join import InvariantError
 from .stage import Stage
 
@@ -85,7 +85,8 @@ class Extends:
         scheduler = self.scheduler
         budget = scheduler.chunked_prefill_size or scheduler.max_prefill_tokens
         busy = len(running_batch.reqs)
-        room = self.free_tokens() - busy * _HEADROOM
+        reserve = max(_HEADROOM, scheduler.memory.page)
+        room = self.free_tokens() - busy * reserve
         rows = scheduler.req_to_token_pool.available_size()
         picked: list[MultiverseReq] = []
         blocked = False
@@ -93,8 +94,9 @@ class Extends:
             if budget <= 0:
                 break
             piece = next_piece(req, budget)
-            headroom = _HEADROOM if busy or picked else 0
-            if piece.tokens + headroom > room or (piece.needs_row and rows == 0):
+            headroom = reserve if busy or picked else 0
+            slots = self._slots(piece)
+            if slots + headroom > room or (piece.needs_row and rows == 0):
                 blocked = True
                 break
             if scheduler.enable_lora and not scheduler.can_schedule_lora_req(
@@ -102,7 +104,7 @@ class Extends:
             ):
                 continue
             budget -= piece.tokens
-            room -= piece.tokens + headroom
+            room -= slots + headroom
             rows -= piece.needs_row
             try:
                 self._prepare(piece)
@@ -119,7 +121,7 @@ class Extends:
         if piece.tokens <= 0:
             raise InvariantError(f"nothing to extend: {req.family.describe()}")
         if piece.needs_row:
-            kv.borrow_row(self.scheduler.req_to_token_pool, req.parent, req)
+            self.scheduler.memory.borrow_row(req.parent, req)
         req.prefix_len = req.already_computed = start
         req.extend_end = end
         req.refresh_fill_ids()
@@ -173,11 +175,15 @@ class Extends:
             + scheduler.tree_cache.evictable_size()
         )
 
+    def _slots(self, piece: Piece) -> int:
+        memory = self.scheduler.memory
+        return memory.tokens_for(piece.start, piece.end, borrowed=piece.needs_row)
+
     def fits(self, req: MultiverseReq) -> bool:
         """Whether the next piece of `req`, or the first token of it, finds room now."""
         piece = next_piece(req, self.scheduler.chunked_prefill_size or req.target)
         rows = self.scheduler.req_to_token_pool.available_size()
-        return piece.tokens <= self.free_tokens() and (rows > 0 or not piece.needs_row)
+        return self._slots(piece) <= self.free_tokens() and (rows > 0 or not piece.needs_row)
 
 
 def next_piece(req: MultiverseReq, budget: int) -> Piece:

@@ -19,7 +19,6 @@ from sglang.srt.mem_cache.common import release_kv_cache
 from sglang.srt.runtime_context import get_serving
 
 from ..structure import Automaton, Limits, sequences
-from . import kv
 from .deltas import Deltas
 from .http.reasoning import NAME
 from .known import plan, requeue
@@ -30,9 +29,7 @@ from .stops import locate
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from sglang.srt.mem_cache.base_prefix_cache import BasePrefixCache
-    from sglang.srt.mem_cache.memory_pool import ReqToTokenPool
-
+    from .kv import Memory
     from .scoring import Scores
 
 _ARRIVALS = itertools.count()
@@ -65,8 +62,7 @@ class Family:
         trunk: MultiverseReq,
         options: MultiverseArgs,
         vocabulary: Vocabulary,
-        pool: ReqToTokenPool,
-        tree_cache: BasePrefixCache,
+        memory: Memory,
         *,
         may_fork: bool,
         hides: bool,
@@ -77,14 +73,13 @@ class Family:
         self.trunk = trunk
         self.options = options
         self.vocabulary = vocabulary
-        self.pool = pool
-        self.tree_cache = tree_cache
+        self.memory = memory
         self.may_fork = may_fork
         self.hides = hides
         self.return_sequences = return_sequences
         total = options.max_total_branches if may_fork else 0
         # A chain of nested branches holds a row each, and its trunk one.
-        depth = min(options.max_depth, pool.size - 1)
+        depth = min(options.max_depth, memory.pool.size - 1)
         self.limits = Limits(depth, options.max_branches, total)
         self.ending: BaseFinishReason | None = None
         self.ended: MultiverseReq | None = None
@@ -209,7 +204,7 @@ class Family:
         trunk.finished_reason = reason
         trunk.finished_len = len(trunk.output_ids)
         if trunk.kv.holds_kv:
-            release_kv_cache(trunk, self.tree_cache, checkpoint=True)
+            release_kv_cache(trunk, self.memory.tree_cache, checkpoint=True)
         trunk.time_stats.set_completion_time()
 
     def _longest_path(self) -> int:
@@ -267,9 +262,9 @@ class Family:
     def _free(self, req: MultiverseReq, *, checkpoint: bool) -> None:
         """Give back what `req` owns; a second call finds nothing."""
         if req.slots is not None:
-            kv.free_slots(self.tree_cache.token_to_kv_pool_allocator, req)
+            self.memory.free_slots(req)
         elif req.kv.holds_kv:
-            release_kv_cache(req, self.tree_cache, checkpoint=checkpoint)
+            release_kv_cache(req, self.memory.tree_cache, checkpoint=checkpoint)
 
     # --- retraction ------------------------------------------------------------
 

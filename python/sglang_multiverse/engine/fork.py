@@ -91,7 +91,7 @@ def spawn(req: MultiverseReq, known: Sequence[array[int]] = ()) -> None:
     if not req.is_branch and not req.skip_radix_cache_insert:
         # [0, row_len) moves to the tree, locked by the trunk.
         req.refresh_known(req.row_len)
-        family.tree_cache.checkpoint(req, up_to=req.row_len)
+        family.memory.tree_cache.checkpoint(req, up_to=req.row_len)
     for child, header in zip(children, headers, strict=True):
         force(child, header)
     req.park(base.length, replaying=False)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from sglang.srt.managers.schedule_batch import FINISH_LENGTH
 
 from ..structure import Phase
-from . import kv
 from .fork import force
 from .reading import room
 from .stage import Stage
@@ -30,7 +29,7 @@ def join_ready(family: Family) -> None:
 
 def close(family: Family, req: MultiverseReq) -> None:
     """All of a finished branch has KV: it waits for its siblings, without a row."""
-    kv.close_row(family.pool, req)
+    family.memory.close_row(req)
     req.become(Stage.CLOSED)
 
 
@@ -39,7 +38,7 @@ def join(req: MultiverseReq) -> None:
     family.flush(req)
     children = req.children
     ends = [child.row_len + child.position_offset for child in children]
-    kv.join_rows(family.pool, req, children)
+    family.memory.join_rows(req, children)
     req.position_offset = max(ends) - req.row_len
     if not req.replaying:
         for child in children:

@@ -57,10 +57,14 @@ def requeue(req: MultiverseReq) -> None:
 
 
 def offset_at(known: Layout, length: int) -> int:
-    """Position id minus row index of the token behind the first `length` ones."""
+    """Position id minus row index of the token behind the first `length` ones.
+
+    At the end it is one more than the last token's: there a branch may have closed,
+    whose end counts and not where the next would begin.
+    """
     if length < len(known):
         return int(known.positions[length]) - length
-    return known.next_position - length
+    return int(known.positions[-1]) + 1 - length
 
 
 def layout_of(req: Any, end: int) -> Layout | None:

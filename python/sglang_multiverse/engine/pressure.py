@@ -54,8 +54,10 @@ class Pressure:
             return isinstance(req, MultiverseReq) and rank(req.family) < rank(family)
 
         req = scheduler.chunked_req
-        left = len(req.full_untruncated_fill_ids) - req.prefix_len
-        needed = min(left, scheduler.chunked_prefill_size or left)
+        end = len(req.full_untruncated_fill_ids)
+        if scheduler.chunked_prefill_size:
+            end = min(end, req.prefix_len + scheduler.chunked_prefill_size)
+        needed = scheduler.memory.tokens_for(req.prefix_len, end)
         while needed > scheduler.extends.free_tokens():
             later = [f for f in self._holders(scheduler.running_batch) if _outranks(req, f)]
             if not later:

@@ -12,13 +12,14 @@ from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.runtime_context import get_serving
 
 from ..structure import MissingTagsError
-from . import inflight, kv, visibility
+from . import inflight, visibility
 from .adapters import has_adapter, held_adapters, is_continued
 from .admission import failed, found_family, is_beam_search, keep_apart, refuse_if_wrong
 from .extends import Extends
 from .family import Family
 from .inflight import keep_decoding
 from .known import requeue
+from .kv import Memory, copy_moved
 from .metrics import Metrics
 from .options import MultiverseArgs
 from .pressure import Pressure
@@ -48,6 +49,7 @@ class MultiverseScheduler(Scheduler):
     vocabulary: Vocabulary | None = None
     metrics: Metrics | None = None
     families: dict[str, Family]
+    memory: Memory
     leaving = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -59,6 +61,7 @@ class MultiverseScheduler(Scheduler):
         super().__init__(*args, **kwargs)
         if self.vocabulary is not None:
             refuse_unsupported(self)
+            self.memory = Memory(self.req_to_token_pool, self.tree_cache)
             self.tree_cache.multiverse_rows = self._held_rows
             if self.metrics_reporter.enable_metrics:
                 self.metrics = Metrics(self.metrics_collector.labels)
@@ -73,6 +76,8 @@ class MultiverseScheduler(Scheduler):
         except MissingTagsError as error:
             logger.warning("Multiverse is off, the model is served as plain SGLang does: %s", error)
             return
+        # A move may overlap itself, which SGLang's kernel is not made for.
+        envs.SGLANG_NATIVE_MOVE_KV_CACHE.set(True)
         if self.enable_overlap:
             # The guard and the draws of a step need the tokens of the step before.
             envs.SGLANG_ENABLE_DELAY_SAMPLE.set(True)
@@ -90,7 +95,7 @@ class MultiverseScheduler(Scheduler):
     def _held_rows(self) -> dict[str, Any]:
         """KV records of families, which may be in no batch, for SGLang's pool check."""
         return {
-            member.rid: kv.held_record(member)
+            member.rid: self.memory.held_record(member)
             for family in self.families.values()
             for member in family.members()
             if member.holds_slots
@@ -112,8 +117,7 @@ class MultiverseScheduler(Scheduler):
                 recv_req,
                 self.options,
                 self.vocabulary,
-                self.req_to_token_pool,
-                self.tree_cache,
+                self.memory,
                 hides=visibility.hides(self.tp_worker.model_runner),
             )
         except Exception as error:  # of ours: it ends this request, and no other
@@ -213,6 +217,7 @@ class MultiverseScheduler(Scheduler):
         if self.vocabulary is None or batch.sampling_info is None:
             return super().run_batch(batch, *args, **kwargs)
         inflight.note_extend(batch)
+        copy_moved(self)
         if not self.enable_overlap:
             dress(batch.sampling_info, batch)
         try:

@@ -210,7 +210,6 @@ def refuse_unsupported(scheduler: MultiverseScheduler) -> None:
             "--speculative-algorithm",
             "a draft may cross a fork",
         ),
-        (scheduler.page_size > 1, "--page-size", "branches end inside a page; use 1"),
         (
             args.disaggregation_mode != "null",
             "--disaggregation-mode",

@@ -9,6 +9,7 @@ the radix tree; no device tensor is read.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,9 +89,10 @@ def shared_prefixes(reqs: Sequence[Req], tree_cache: Any) -> Sequence[Sequence[L
             if node.path_end <= in_tree
         ]
         if isinstance(req, MultiverseReq):
-            for parent in req.ancestors():
-                if parent.row_len > (chain[-1].stop if chain else 0):
-                    chain.append(Link((parent.rid, parent.fork_at), parent.row_len))
+            for parent, child in pairwise((*req.ancestors(), req)):
+                borrowed = child.kv.cache_protected_len
+                if borrowed > (chain[-1].stop if chain else 0):
+                    chain.append(Link((parent.rid, parent.fork_at), borrowed))
         chains.append(chain)
     times = Counter(link for chain in chains for link in chain)
     return chains if any(count > 1 for count in times.values()) else ()

@@ -21,12 +21,10 @@ class Layout:
         hidden: int64 `[n, depth, 2]`; token `i` may not see the tokens
             `[hidden[i, d, 0], hidden[i, d, 1])` for any `d`. Unused entries are
             empty intervals `(0, 0)`. `depth` is the deepest nesting in use.
-        next_position: the position id of a token that would follow.
     """
 
     positions: npt.NDArray[np.int64]
     hidden: npt.NDArray[np.int64]
-    next_position: int
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -56,4 +54,4 @@ def layout(ids: Sequence[int], tags: TagTable) -> Layout:
     for i, row in enumerate(rows):
         for d, interval in enumerate(row):
             hidden[i, d] = interval
-    return Layout(positions, hidden, automaton.position)
+    return Layout(positions, hidden)
