@@ -1,5 +1,7 @@
 """The overlap event loop with a real model: parity, and everything that looks a token back.
 
+On pages of 16 tokens, so that forks and joins also copy KV while a step is in flight.
+
 The CPU platform leaves overlap off, since a CPU has no second stream; here it is on,
 as on GPUs. The schedules are in `test_schedule` and `test_faults`.
 """
@@ -21,7 +23,9 @@ from sglang_multiverse.structure import Role, TagTable
 from .test_penalties import compare
 
 pytestmark = pytest.mark.server(
-    "--chunked-prefill-size", "48", pool=2400, SGLANG_MULTIVERSE_CPU_OVERLAP="1"
+    *("--chunked-prefill-size", "48", "--page-size", "16"),
+    pool=2400,
+    SGLANG_MULTIVERSE_CPU_OVERLAP="1",
 )
 
 PARAMS: tuple[dict[str, Any], ...] = (
@@ -32,7 +36,8 @@ PARAMS: tuple[dict[str, Any], ...] = (
 
 
 def test_it_is_on(server: Server) -> None:
-    assert server.http.get("/server_info").json()["disable_overlap_schedule"] is False
+    info = server.http.get("/server_info").json()
+    assert info["disable_overlap_schedule"] is False and info["page_size"] == 16
 
 
 def test_answers_are_the_oracles(
