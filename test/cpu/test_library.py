@@ -77,8 +77,8 @@ def test_nothing_made_for_one_processor_can_be_taken_for_others(tmp_path: Path) 
     """Of templates that two files instantiate the linker keeps one, perhaps with AVX-512 in it."""
     made = tmp_path / "avx512.o"
     build.compile_object("kernels.cpp", "avx512", made)
-    command = ["nm", "-C", "--defined-only", str(made)]
+    command = ["nm", "--defined-only", str(made)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     shared = [line for line in lines if line.split()[1] in "WVu"]
     assert shared
-    assert not [line for line in shared if "avx512::" not in line]
+    assert not [line for line in shared if "6avx512" not in line]  # the namespace, mangled
