@@ -39,8 +39,7 @@ void Pool::run(int chunks, Call call, void* self) {
     self_ = self;
     chunks_ = uint32_t(chunks);
     unfinished_.store(uint32_t(chunks), std::memory_order_relaxed);
-    uint64_t phase = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
-    ticket_.store(phase << 32 | uint32_t(chunks));
+    unclaimed_.store(uint32_t(chunks));
     if (asleep_.load() != 0) {
         std::lock_guard<std::mutex> lock(mutex_);
         wake_.notify_all();
@@ -55,19 +54,20 @@ void Pool::run(int chunks, Call call, void* self) {
 }
 
 void Pool::work(int thread) {
-    uint64_t ticket = ticket_.load(std::memory_order_acquire);
-    while (uint32_t(ticket) != 0) {
-        if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel)) continue;
-        call_(self_, int(chunks_ - uint32_t(ticket)), thread);
+    uint32_t unclaimed = unclaimed_.load(std::memory_order_acquire);
+    while (unclaimed != 0) {
+        // Who takes a number takes a chunk of the phase at hand, even if he saw the number before.
+        if (!unclaimed_.compare_exchange_weak(unclaimed, unclaimed - 1, std::memory_order_acq_rel)) continue;
+        call_(self_, int(chunks_ - unclaimed), thread);
         unfinished_.fetch_sub(1, std::memory_order_release);
-        ticket = ticket_.load(std::memory_order_acquire);
+        unclaimed = unclaimed_.load(std::memory_order_acquire);
     }
 }
 
 void Pool::wait_for_work(int thread) {
     int spins = 0;
     while (!stop_) {
-        if (uint32_t(ticket_.load(std::memory_order_acquire)) != 0) {
+        if (unclaimed_.load(std::memory_order_acquire) != 0) {
             work(thread);
             spins = 0;
         } else if (++spins < SPINS) {
@@ -75,8 +75,8 @@ void Pool::wait_for_work(int thread) {
         } else {
             std::unique_lock<std::mutex> lock(mutex_);
             asleep_++;
-            // `run` publishes its ticket and then looks who sleeps; here it is the other way round.
-            if (!stop_ && uint32_t(ticket_.load()) == 0) wake_.wait(lock);
+            // `run` publishes its chunks and then looks who sleeps; here it is the other way round.
+            if (!stop_ && unclaimed_.load() == 0) wake_.wait(lock);
             asleep_--;
             spins = 0;
         }

@@ -42,7 +42,7 @@ private:
     void* self_ = nullptr;
     uint32_t chunks_ = 0;
 
-    alignas(64) std::atomic<uint64_t> ticket_{0};  // phase << 32 | chunks that nobody claimed
+    alignas(64) std::atomic<uint32_t> unclaimed_{0};  // chunks, the last of which are these
     alignas(64) std::atomic<uint32_t> unfinished_{0};
     alignas(64) std::atomic<uint32_t> asleep_{0};
     std::atomic<bool> stop_{false};
