@@ -43,24 +43,27 @@ class Family(NamedTuple):
     weights: str = "float32"
 
 
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 FAMILIES = {
     "qwen2": Family("Qwen2", {"tie_word_embeddings": True}),
-    "qwen3": Family("Qwen3", {"head_dim": 32}),
     # Its weights are bf16 already, so that packing them as bf16 changes nothing.
-    "llama-bf16-weights": Family(
+    "qwen3-bf16-weights": Family("Qwen3", {"head_dim": 32}, weights="bfloat16"),
+    "llama3-bf16-kv": Family(
         "Llama",
         {
             "attention_bias": True,
             "rope_parameters": {
-                **LLAMA3,
+                "rope_type": "llama3",
                 "rope_theta": 1e4,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
                 "original_max_position_embeddings": 64,
             },
         },
+        flags=("--dtype", "bfloat16"),
+        tolerance=0.1,
         weights="bfloat16",
     ),
-    "qwen3-bf16-kv": Family("Qwen3", {"head_dim": 32}, ("--dtype", "bfloat16"), 0.1, "bfloat16"),
 }
 
 
