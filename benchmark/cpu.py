@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,21 +150,28 @@ def first_token(servers: dict[str, Server], pairs: int) -> dict[str, list[float]
     return seconds
 
 
-def measure(model: Path, names: Sequence[str], pairs: int, threads: int) -> dict[str, Any]:
-    rates = machine_limits(threads)
-    size = Size.of(model)
-    pool = max(ROWS) * (max(CONTEXTS) + NEW + 8)
-    env = {**NO_CHECKS, "OMP_NUM_THREADS": str(threads)}
-    servers = {name: Server(*WAYS[name].flags, model=model, pool=pool, **env) for name in names}
-    rows_found: list[dict[str, Any]] = []
+def measure(args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Adds to `found`, which is written after each cell of the table."""
+    names, pairs = args.ways, args.pairs
+    rates = machine_limits(args.threads)
+    found["limits"] = {name: round(rate / 1e9, 1) for name, rate in rates.items()}
+    size = Size.of(args.model)
+    pool = max(max(args.rows) * (max(args.contexts) + NEW + 8), PROMPT + NEW)
+    env = {**NO_CHECKS, "OMP_NUM_THREADS": str(args.threads)}
+    servers = {
+        name: Server(*WAYS[name].flags, model=args.model, pool=pool, **env) for name in names
+    }
+    rows_found = found["decode"] = []
     try:
         for server in servers.values():
             server.start()
+            server.http.timeout = 600
         firsts = first_token(servers, pairs)
         first = {name: statistics.median(values) for name, values in firsts.items()}
+        found["first_token_s"] = {name: round(value, 3) for name, value in first.items()}
         print(f"first token of {PROMPT}:", {n: f"{s:.2f} s" for n, s in first.items()}, flush=True)
-        for context in CONTEXTS:
-            for rows in ROWS:
+        for context in args.contexts:
+            for rows in args.rows:
                 seconds = interleaved(servers, pairs, rows, context)
                 for name in names:
                     rate = rows * NEW / statistics.median(seconds[name])
@@ -182,15 +189,11 @@ def measure(model: Path, names: Sequence[str], pairs: int, threads: int) -> dict
                         }
                     )
                     print(rows_found[-1], flush=True)
+                if args.out:
+                    args.out.write_text(json.dumps(found, indent=1) + "\n")
     finally:
         for server in servers.values():
             server.stop()
-    return {
-        "threads": threads,
-        "limits": {name: round(rate / 1e9, 1) for name, rate in rates.items()},
-        "first_token_s": {name: round(value, 3) for name, value in first.items()},
-        "decode": rows_found,
-    }
 
 
 def main() -> int:
@@ -199,14 +202,15 @@ def main() -> int:
     )
     parser.add_argument("--model", type=Path, required=True, help="a dense Llama, as a folder")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
+    parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS, help="tokens before")
     parser.add_argument("--pairs", type=int, default=5, help="rounds of each measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="where the figures go, as JSON")
     args = parser.parse_args()
-    found = {"command": "python benchmark/cpu.py", "machine": describe(), "pairs": args.pairs}
-    found |= measure(args.model, args.ways, args.pairs, args.threads)
-    if args.out:
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+    found = {"command": shlex.join(["python", *sys.argv]), "machine": describe()}
+    found |= {"threads": args.threads, "pairs": args.pairs}
+    measure(args, found)
     return 0
 
 

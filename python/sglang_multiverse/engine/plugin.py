@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from . import upstream
 from .http.reasoning import register_parser
 
@@ -19,3 +21,5 @@ def register() -> None:
         from .platform import register_attention_backend
 
         register_attention_backend()
+    # Which app SGLang's further HTTP processes import, unless the user has named another.
+    os.environ.setdefault(upstream.APP_PATH_ENV, upstream.WORKER_APP)

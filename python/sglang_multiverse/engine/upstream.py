@@ -8,9 +8,10 @@ of what moved.
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ SAMPLING_INFO = "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo"
 
 # Where SGLang pins threads to cores, in each worker.
 THREAD_PINNING = "sglang.srt.distributed.bootstrap._init_cpu_threads_env"
+
+# What SGLang's further HTTP processes import, and what they are to import.
+APP_PATH_ENV = "SGLANG_HTTP_SERVER_APP_PATH"
+WORKER_APP = "sglang_multiverse.engine.http.worker:app"
 
 
 class Hook(NamedTuple):
@@ -178,14 +183,14 @@ def hooks_here() -> tuple[Hook, ...]:
     return (*http_hooks(), *scheduler_hooks(), *(platform_hooks() if on_our_platform() else ()))
 
 
-def check_hooks() -> None:
-    """Raise `HookError` unless every scheduler hook took effect in this process.
+def check_hooks(hooks: Iterable[Hook]) -> None:
+    """Raise `HookError` unless every one of `hooks` took effect in this process.
 
     SGLang logs a hook that fails to apply and goes on without it.
     """
     from sglang.srt.plugins.hook_registry import HookRegistry
 
-    missing = [hook.target for hook in hooks_here() if hook.target not in HookRegistry._patched]
+    missing = [hook.target for hook in hooks if hook.target not in HookRegistry._patched]
     if missing:
         raise HookError(f"Multiverse hooks did not apply: {', '.join(missing)}")
 
@@ -237,9 +242,9 @@ def refuse_unsupported(scheduler: MultiverseScheduler) -> None:
             "families are counted by SGLang's own radix cache only",
         ),
         (
-            args.tokenizer_worker_num > 1,
-            "--tokenizer-worker-num",
-            "SGLang loads no plugins in further tokenizer processes; use 1",
+            args.tokenizer_worker_num > 1 and os.environ.get(APP_PATH_ENV) != WORKER_APP,
+            f"--tokenizer-worker-num with {APP_PATH_ENV}",
+            f"the hooks are in {WORKER_APP} alone; leave the variable unset",
         ),
         (
             bool(args.grpc_mode or args.smg_grpc_mode or scheduler.rust_server is not None),
