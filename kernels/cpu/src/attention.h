@@ -92,7 +92,7 @@ template <class T> struct Attend {
 
     // Of the task: its tokens, query heads stacked, and where they are in their sequence.
     int token[QUERIES];
-    int queries, first_row;
+    int queries, first_row, limit;  // `limit` is where its keys end
     const int32_t* slots;
     const int32_t* hidden;
     int depth;
@@ -111,9 +111,10 @@ template <class T> struct Attend {
         hidden = depth ? rows.hidden + int64_t(first) * depth * 2 : nullptr;
         slots = rows.table + rows.begin[b];
         int start = rows.groups ? rows.own[b] : 0, last_row = first_row + task.tokens - 1;
+        limit = last_row + 1;
         begin(task.tokens, start == 0);
-        for (; start <= last_row; start += TILE) {
-            int stop = least(start + TILE, last_row + 1);
+        for (; start < limit; start += TILE) {
+            int stop = least(start + TILE, limit);
             if (!all_hidden(task.tokens, start, stop)) tile(task.tokens, start, stop);
         }
         finish();
@@ -128,8 +129,9 @@ template <class T> struct Attend {
         first_row = shared[3];
         depth = 0;
         slots = rows.table + rows.begin[members[0]];
+        limit = shared[3];
         begin(tokens, shared[2] == 0);
-        for (int start = shared[2]; start < shared[3]; start += TILE) tile(tokens, start, start + TILE);
+        for (int start = shared[2]; start < limit; start += TILE) tile(tokens, start, start + TILE);
         keep();
     }
 
@@ -181,6 +183,11 @@ template <class T> struct Attend {
         return true;
     }
 
+    // Slots are anywhere in memory: nothing but the table foretells them.
+    static void fetch(const T* from, int count) {
+        for (int i = 0; i < count; i += 64 / int(sizeof(T))) __builtin_prefetch(from + i);
+    }
+
     static void fill(float* to, int count) {
         for (int i = 0; i < count; i++) to[i] = 0;
     }
@@ -194,6 +201,7 @@ template <class T> struct Attend {
             int64_t slot = slots[start + least(t, count - 1)];
             key[t] = k + slot * call.cache.k_slot_stride;
             value[t] = v + slot * call.cache.v_slot_stride;
+            fetch(value[t], dim_v);
         }
         int wide = (count + LANES - 1) / LANES * LANES;
         for (int t = 0; t < wide; t += LANES)
@@ -209,6 +217,8 @@ template <class T> struct Attend {
         if (call.heads.logit_cap > 0) cap(wide);
         mask(tokens, start, stop, wide);
         for (int i = 0; i < queries; i++) absorb(i, wide);
+        for (int t = start + TILE; t < least(start + 2 * TILE, limit); t++)
+            fetch(k + slots[t] * call.cache.k_slot_stride, dim);
         product(queries, dim_v, s.scores, TILE, count, [&](int t, int d) { return value[t] + d; }, s.out,
                 dim_v);
     }
