@@ -20,5 +20,9 @@ def register() -> None:
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
     register_parser()
     attention.register()
+    if upstream.on_our_platform():
+        from .platform import register_attention_backend
+
+        register_attention_backend()
     # Which app SGLang's further HTTP processes import, unless the user has named another.
     os.environ.setdefault(upstream.APP_PATH_ENV, upstream.WORKER_APP)

@@ -154,9 +154,18 @@ def prefer_ours(backend: str, *args: Any) -> str | None:
 
 def platform_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process on the platform `multiverse_cpu`."""
-    from .platform import sleep_while_paused
+    from .platform import repack_weights, sleep_while_paused
 
+    updater = "sglang.srt.model_executor.model_runner_components.weight_updater.WeightUpdater"
+    writers = (
+        "update_weights_from_disk",
+        "load_weights_from_distributed",
+        "update_weights_from_tensor",
+        "update_weights_from_ipc",
+        "end_weight_update",
+    )
     return (
+        *(Hook(f"{updater}.{writer}", repack_weights, "after") for writer in writers),
         Hook(
             f"{SCHEDULER}.Scheduler._record_scheduler_state_for_paused_engine",
             sleep_while_paused,
