@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from sglang_multiverse import attention
+
 from . import upstream
 from .http.reasoning import register_parser
 
@@ -21,5 +23,6 @@ def register() -> None:
         from .platform import register_attention_backend
 
         register_attention_backend()
+    attention.register()
     # Which app SGLang's further HTTP processes import, unless the user has named another.
     os.environ.setdefault(upstream.APP_PATH_ENV, upstream.WORKER_APP)

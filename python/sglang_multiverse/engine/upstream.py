@@ -47,6 +47,8 @@ class HookError(RuntimeError):
 
 def scheduler_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process."""
+    from sglang_multiverse.attention import capture_both_graphs
+
     from .penalties import count_later, count_what_is_seen
     from .positions import shift_positions
     from .sampling import mask_logits, remember_copy, sample_logprobs_by_stream, sample_with_draws
@@ -95,6 +97,12 @@ def scheduler_hooks() -> tuple[Hook, ...]:
             add_family_rows,
             "after",
         ),
+        Hook(
+            "sglang.srt.model_executor.runner.decode_cuda_graph_runner"
+            ".DecodeCudaGraphRunner._capture_one_stream",
+            capture_both_graphs,
+            "before",
+        ),
     )
 
 
@@ -128,7 +136,20 @@ def http_hooks() -> tuple[Hook, ...]:
         (f"{chat}._generate_chat_stream", http.label_stream),
         (f"{completion}._generate_completion_stream", http.label_stream),
     )
-    return tuple(Hook(target, hook, "around") for target, hook in around)
+    default = "sglang.srt.arg_groups.model_override_base.get_default_attn_backend"
+    return (
+        *(Hook(target, hook, "around") for target, hook in around),
+        Hook(default, prefer_ours, "after"),
+    )
+
+
+def prefer_ours(backend: str, *args: Any) -> str | None:
+    """Hook after SGLang's choice of an attention backend where the user named none."""
+    from sglang_multiverse.attention import prefer
+
+    from .options import MultiverseArgs
+
+    return prefer(backend, *args) if MultiverseArgs.from_env().enable else None
 
 
 def platform_hooks() -> tuple[Hook, ...]:
