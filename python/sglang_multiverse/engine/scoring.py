@@ -181,9 +181,8 @@ def _written_by_us(ids: Sequence[int], tags: TagTable) -> set[int]:
     reading, role = Automaton(tags), None
     for index, token in enumerate(ids):
         phase = reading.phase
-        if (phase is Phase.HEAD and reading.frames[-1].branch_start == index) or (
-            phase is Phase.TAIL and role is Role.BRANCH_CLOSE
-        ):
+        starts = phase is Phase.HEAD and reading.frames[-1].branch_start == index
+        if starts or (phase is Phase.TAIL and role is Role.BRANCH_CLOSE):
             found.add(index)
         role = reading.push(token)
     return found
