@@ -5,7 +5,7 @@ PYTHON_BIN := .venv/bin/python
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format types test demo curate-demo serve bench lock clean
+.PHONY: help env lint format types test demo curate-demo evaluate serve bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -32,6 +32,9 @@ demo: env ## Serve a small model, ask it one question, show the branches, stop
 
 curate-demo: env ## Curate bundled example chains, asking a local stand-in for a model
 	$(PYTHON_BIN) -m sglang_multiverse.curator demo
+
+evaluate: env ## Evaluate a running server; ARGS="--task aime24 --samples 8 --temperature 0.6"
+	$(PYTHON_BIN) -m sglang_multiverse.evaluation run --out runs/evaluation $(ARGS)
 
 serve: env ## Serve MODEL, or the package's own; ARGS="--port 8000" goes to the server
 	$(PYTHON_BIN) -m sglang_multiverse.launch_server $(if $(MODEL),--model-path $(MODEL)) $(ARGS)

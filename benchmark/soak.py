@@ -47,6 +47,7 @@ FLAGS = (
     # Of ten priorities; SGLang's own threshold of 10 would never let one give way to another.
     *("--enable-priority-scheduling", "--priority-scheduling-preemption-threshold", "5"),
 )
+_BRANCHES = 32  # more than any prompt's answer has
 SIGNS = ("Traceback", "pool memory leak", "leak detected", "Internal error")
 
 
@@ -56,9 +57,13 @@ def soak(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any], li
     prompts = draw_prompts(judge.tokenizer, args.prompts, args.seed)
     wanted = demand(prompts, judge.tags, args.clients)
     rows = args.rows or round(wanted.rows / args.over_commitment)
-    pool = args.pool or max(round(wanted.slots / args.over_commitment), wanted.longest)
+    # Each closed branch may leave most of a page unused until its join.
+    longest = wanted.longest + _BRANCHES * (args.page_size - 1)
+    pool = args.pool or max(round(wanted.slots / args.over_commitment), longest)
+    pool = -(-pool // args.page_size) * args.page_size
     with Server(
         *FLAGS,
+        *("--page-size", str(args.page_size)),
         *("--max-running-requests", str(rows)),
         model=args.model_path,
         pool=pool,
@@ -76,6 +81,7 @@ def soak(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any], li
             "minutes": args.minutes,
             "seconds_until_all_was_answered": round(seconds, 1),
             "overlap": args.overlap,
+            "page_size": args.page_size,
             "clients": args.clients,
             "rows": rows,
             "pool": pool,
@@ -190,6 +196,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--overlap", action="store_true", help="SGLang's overlap event loop, also on a CPU"
     )
+    parser.add_argument("--page-size", type=int, default=1)
     parser.add_argument("--prompts", type=int, default=80, help="different ones (default: 80)")
     parser.add_argument(
         "--deadline", type=float, default=600, help="seconds; a later answer is a hang"

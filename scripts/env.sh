@@ -9,6 +9,8 @@
 #      environment's packages and has only this checkout installed, editable. So each
 #      checkout has its own entry points, and none disturbs another.
 #
+# Then the CPU kernels are compiled, once for each version of their sources.
+#
 # Usage: scripts/env.sh [--where]
 #   --where          print the environment's place and stop
 # Variables:
@@ -151,3 +153,6 @@ if ! is_linked; then
     fi
     exec 8>&-
 fi
+
+# Compiled from the checkout's sources, or taken from the cache; see the script.
+"$venv/bin/python" -I "$root/kernels/cpu/build.py"

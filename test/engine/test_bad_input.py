@@ -306,7 +306,7 @@ def test_abort_spares_the_others(server: Server, tiny_tokenizer: Any) -> None:
         running = {
             name: clients.submit(server.generate, ids, rid=name) for name in ("a1", "b1", "c1")
         }
-        time.sleep(0.5)
+        time.sleep(0.1)
         httpx.post(f"{server.url}/abort_request", json={"rid": "b1"})
         answers = {name: one.result() for name, one in running.items()}
     assert answers["b1"]["meta_info"]["finish_reason"]["type"] == "abort"

@@ -96,7 +96,7 @@ def test_a_hook_that_did_not_apply_is_fatal(monkeypatch: pytest.MonkeyPatch) -> 
 
     targets = [hook.target for hook in upstream.hooks_here()]
     monkeypatch.setattr(HookRegistry, "_patched", set(targets))
-    upstream.check_hooks()
+    upstream.check_hooks(upstream.hooks_here())
     monkeypatch.setattr(HookRegistry, "_patched", set(targets[1:]))
     with pytest.raises(upstream.HookError, match=targets[0]):
-        upstream.check_hooks()
+        upstream.check_hooks(upstream.hooks_here())

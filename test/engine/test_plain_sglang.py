@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from server import Server
+from sglang_multiverse.kernels.cpu import library
 
 
 def make_model(path: Path) -> None:
@@ -84,5 +85,6 @@ def test_it_says_what_it_decided(server: Server) -> None:
     assert "Failed to apply hooks" not in server.log
     decided = server.http.get("/server_info").json()
     if decided["device"] == "cpu":
-        assert decided["attention_backend"] == "torch_native"
+        compiled = library.available() is None
+        assert decided["attention_backend"] == ("multiverse_cpu" if compiled else "torch_native")
         assert decided["dtype"] == "float32"

@@ -206,7 +206,7 @@ def resolve(tiny_path: Path, plain_machine: pytest.MonkeyPatch) -> Callable[...,
 def test_a_model_path_is_enough(resolve: Callable[..., dict[str, Any]]) -> None:
     got = resolve()
     assert got["device"] == "cpu"
-    assert got["attention_backend"] == "torch_native"
+    assert got["attention_backend"] == platform.default_attention_backend()
     assert got["sampling_backend"] == "pytorch"
     assert got["dtype"] == "float32"  # the tiny model is stored in fp32
     assert got["disable_overlap_schedule"] is True
@@ -283,7 +283,7 @@ def test_amx_kernels_only_on_request(monkeypatch: pytest.MonkeyPatch, asked: str
         _raw_input=raw,
     )
     MultiverseCpuPlatform().apply_server_args_defaults(args)
-    assert args.attention_backend == (asked or "torch_native")
+    assert args.attention_backend == (asked or platform.default_attention_backend())
 
 
 @needs_cpu_only

@@ -82,13 +82,17 @@ def test_the_ranges_are_the_servers() -> None:
 
 
 def routes(
-    args: MultiverseArgs, dialect: Dialect | None, monkeypatch: pytest.MonkeyPatch
+    args: MultiverseArgs,
+    dialect: Dialect | None,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int = 1,
 ) -> set[str]:
     from sglang.srt.entrypoints import http_server
 
     app = FastAPI()
     monkeypatch.setattr(http_server, "app", app)
-    page.before_serving(None, manager(args, dialect), None)
+    server_args = SimpleNamespace(tokenizer_worker_num=workers)
+    page.before_serving(server_args, manager(args, dialect), None)
     return {getattr(route, "path", "") for route in app.routes}
 
 
@@ -100,6 +104,7 @@ def test_it_is_put_on_sglangs_server_unless_it_is_switched_off(
     assert "/playground" in routes(MultiverseArgs(), MULTIVERSE, monkeypatch)
     assert "/playground" not in routes(MultiverseArgs(playground=False), MULTIVERSE, monkeypatch)
     assert "/playground" not in routes(MultiverseArgs(), None, monkeypatch)
+    assert "/playground" not in routes(MultiverseArgs(), MULTIVERSE, monkeypatch, workers=2)
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sglang_multiverse.settings import add_flags
 from sglang_multiverse.training.data import plots
 
 from . import output, show
-from .config import RunConfig, add_flags, make_config
+from .config import RunConfig, make_config
 from .endpoint import Endpoint
 from .errors import CuratorError
 from .estimate import Estimate, Unwatched
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("source", help="a JSONL file, - for standard input, or hf:NAME")
     run.add_argument("--out", type=Path, required=True, help="directory of records and results")
-    add_flags(run)
+    add_flags(run, RunConfig)
     one = commands.add_parser("show", help="print source, graph, tree and text of an example")
     one.add_argument("id", nargs="?", help="as in train.jsonl (default: the first)")
     whole = commands.add_parser("report", help="print what became of a run")

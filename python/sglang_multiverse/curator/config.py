@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
+from typing import Any, Literal, get_type_hints
 
-from ..settings import out_of_range, setting
+from ..settings import check_address, check_ranges, convert, from_flags, out_of_range, setting
 from .draft import Rules
 from .errors import CuratorError
 from .tree import Limits
@@ -89,11 +87,10 @@ class RunConfig:
     dry_run: bool = setting(False, "say how many calls and tokens it would take, and make none")
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
-            _check_range(spec.name, getattr(self, spec.name), spec.metadata)
+        check_ranges(self, CuratorError)
         if self.max_cost and not (self.price_in or self.price_out):
             raise CuratorError("max_cost: needs price_in or price_out")
-        _check_address("base_url", self.base_url)
+        check_address("base_url", self.base_url, CuratorError)
         stage_settings(self)
         column_map(self)
 
@@ -135,8 +132,10 @@ def stage_settings(config: RunConfig) -> dict[str, StageSettings]:
                     f"stage: {change!r} is not one of {', '.join(f'{n}=…' for n in names)}"
                 )
             spec = next(spec for spec in dataclasses.fields(RunConfig) if spec.name == name)
-            changed = _convert(f"stage {stage} {name}", value, get_type_hints(RunConfig)[name])
-            _check_range(f"stage {stage} {name}", changed, spec.metadata)
+            said = f"stage {stage} {name}"
+            changed = convert(said, value, get_type_hints(RunConfig)[name], CuratorError)
+            if wrong := out_of_range(said, changed, spec.metadata):
+                raise CuratorError(wrong)
             found[stage] = dataclasses.replace(found[stage], **{name: changed})
     for stage, settings in found.items():
         try:
@@ -168,63 +167,10 @@ def column_map(config: RunConfig) -> dict[str, str]:
     return columns
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag per setting; what is not given stays out of the result."""
-    hints = get_type_hints(RunConfig)
-    for spec in dataclasses.fields(RunConfig):
-        kind: Any = hints[spec.name]
-        default = spec.default if spec.default not in ((), "") else "none"
-        help_ = f"{spec.metadata['help']} (default: {default})".replace("%", "%%")
-        flag = "--" + spec.name.replace("_", "-")
-        if kind is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_)
-        elif get_origin(kind) is tuple:
-            parser.add_argument(flag, action="append", metavar="TEXT", help=help_)
-        else:
-            metavar = "|".join(get_args(kind)) if get_origin(kind) is Literal else None
-            parser.add_argument(flag, metavar=metavar, help=help_)
-
-
 def make_config(flags: Mapping[str, Any]) -> RunConfig:
     """A config from a command line's text.
 
     Raises:
         CuratorError
     """
-    hints = get_type_hints(RunConfig)
-    return RunConfig(**{name: _convert(name, flags[name], hints[name]) for name in flags})
-
-
-def _convert(name: str, value: Any, hint: Any) -> Any:
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise CuratorError(f"{name}: {value!r} is not one of {', '.join(get_args(hint))}")
-        return value
-    if get_origin(hint) is tuple:
-        return tuple(part for text in value for part in _parts(name, text))
-    if hint in (int, float):
-        try:
-            return hint(value)
-        except ValueError:
-            kind = "a whole number" if hint is int else "a number"
-            raise CuratorError(f"{name}: {value!r} is not {kind}") from None
-    return value
-
-
-def _parts(name: str, text: str) -> list[str]:
-    return text.split(",") if name == "columns" else [text]
-
-
-def _check_address(name: str, value: str) -> None:
-    try:
-        parts = urlsplit(value)
-        well = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        well = False
-    if not well:
-        raise CuratorError(f"{name}: {value!r} is no address such as http://127.0.0.1:30000/v1")
-
-
-def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    if wrong := out_of_range(name, value, metadata):
-        raise CuratorError(wrong)
+    return from_flags(RunConfig, flags, CuratorError, lists=("columns",))

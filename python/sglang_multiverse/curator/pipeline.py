@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from ..records import digest
 from .config import RunConfig, StageSettings, stage_settings
 from .dialogue import converse
 from .draft import Draft, Example
@@ -21,7 +22,7 @@ from .errors import (
 )
 from .finish import Counter, finished, most_parallelism, sequential
 from .prompt import prompt
-from .request import Reply, Request, digest
+from .request import Reply, Request
 from .schema import json_schema
 from .sentences import split
 from .stages import STAGES

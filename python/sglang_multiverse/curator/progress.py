@@ -4,61 +4,30 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 
+from ..bars import EVERY, Bars
 from .config import STAGE_NAMES
 from .request import Reply
 
-EVERY = 10.0
-"""Seconds between lines where there is no terminal."""
 
-
-class Shown:
+class Shown(Bars):
     """One bar per stage, with its tokens, and the examples' fates."""
 
     def __init__(self, console: Console, total: int) -> None:
-        self._console, self._total = console, total
+        super().__init__(console, width=8)
+        self._total = total
         self.fates: Counter[str] = Counter()
         self._stages: Counter[str] = Counter()
         self._tokens: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
         self._last = time.monotonic()
-        self._progress = Progress(
-            TextColumn("{task.description:>8}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            refresh_per_second=4,
-        )
         self._bars: dict[str, TaskID] = {
             name: self._progress.add_task(name, total=total, note="")
             for name in (*STAGE_NAMES, "examples")
         }
-
-    def __enter__(self) -> Shown:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def called(self, stage: str, reply: Reply) -> None:
         self._calls[stage] += 1

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..records import digest
 from .config import RunConfig, column_map
 from .draft import Example
 from .errors import CuratorError
-from .request import digest
 
 HUB = "hf:"
 

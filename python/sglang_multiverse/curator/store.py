@@ -6,19 +6,15 @@ the calls in flight; what follows from the answers is computed again from them.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
+from ..records import Records
 from .errors import CuratorError
 from .request import Reply
 
-FILE = "records.sqlite"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS calls (
     key TEXT PRIMARY KEY, example TEXT NOT NULL, stage TEXT NOT NULL, round INTEGER NOT NULL,
@@ -41,58 +37,17 @@ class Stored(NamedTuple):
     content: dict[str, Any]
 
 
-class Store:
-    """The records below one output directory; one process at a time.
-
-    Args:
-        in_memory: a copy of what there is, to try things on.
+class Store(Records):
+    """The records below one output directory.
 
     Raises:
         CuratorError: the file is no store, or another run has it.
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False, in_memory: bool = False) -> None:
-        path = folder / FILE
-        if read_only and not path.is_file():
-            raise CuratorError(f"out: there are no records in {folder}")
-        self._lock = None
-        if in_memory:
-            self._db = sqlite3.connect(":memory:", isolation_level=None)
-            if path.is_file():
-                with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
-                    file.backup(self._db)
-            self._db.executescript(_TABLES)
-            return
-        try:
-            if read_only:
-                self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-                self._db.execute("SELECT 1 FROM run LIMIT 1")
-                return
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (folder / ".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._db = sqlite3.connect(path, isolation_level=None)
-            # Enough against the death of the process; a power cut may lose the last calls.
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_TABLES)
-        except BlockingIOError:
-            raise CuratorError(f"out: another run is writing to {folder}") from None
-        except (OSError, sqlite3.Error) as error:
-            raise CuratorError(f"out: {path} cannot be used: {error}") from error
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._db.close()
-        if self._lock is not None:
-            self._lock.close()
+        super().__init__(
+            folder, _TABLES, "run", CuratorError, read_only=read_only, in_memory=in_memory
+        )
 
     def reply(self, key: str) -> Reply | None:
         """The answer to a call that was made before."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class Family:
     """The tree of sequences of one request.
 
     Attributes:
+        kept: the trunk, while SGLang may hold it nowhere: it is parked, or waits.
         arrival: order of arrival in this process; of two families with the same
             priority the older one goes first.
         ending: set once the whole family must end; later tokens are dropped.
@@ -70,7 +72,8 @@ class Family:
         return_sequences: bool = False,
     ) -> None:
         self.arrival = next(_ARRIVALS)
-        self.trunk = trunk
+        self._trunk = weakref.ref(trunk)
+        self.kept: MultiverseReq | None = None
         self.options = options
         self.vocabulary = vocabulary
         self.memory = memory
@@ -91,9 +94,7 @@ class Family:
         self.critical_path = 0
         self.scores: Scores | None = None
         self.reasoning: Automaton | None = None
-        self.deltas: Deltas | None = None
-        if live_deltas:
-            self.deltas = Deltas()
+        self.deltas = Deltas() if live_deltas else None
 
         params = trunk.sampling_params
         stops = params.stop_token_ids if options.stop_in_blocks else None
@@ -122,6 +123,16 @@ class Family:
             self.reasoning = automaton.copy()
 
     # --- the tree --------------------------------------------------------------
+
+    @property
+    def trunk(self) -> MultiverseReq:
+        """The sequence the client asked for.
+
+        It holds its family and not the other way round: both go when SGLang lets go of it.
+        """
+        if (trunk := self._trunk()) is None:
+            raise ReferenceError("the family of a request that is gone")
+        return trunk
 
     def members(self) -> Iterator[MultiverseReq]:
         """The trunk and every branch alive, parents first, in outline order."""
@@ -199,6 +210,7 @@ class Family:
         self.critical_path = self._longest_path()
         if self.ended is not None and reason is self.ending:
             reason = locate(reason, self.trunk, self.ended)
+        self.ended = None
         self._drop_branches()
         trunk = self.trunk
         trunk.finished_reason = reason
@@ -252,7 +264,7 @@ class Family:
         for req in reversed(list(self.members())):
             if req.is_branch:
                 self._end(req)
-        self.trunk.children = []
+            req.children = []
 
     def _end(self, branch: MultiverseReq) -> None:
         self._free(branch, checkpoint=False)

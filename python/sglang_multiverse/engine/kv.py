@@ -79,7 +79,7 @@ class Memory:
         child.kv.kv_allocated_len = child.kv.kv_committed_len = n - tail
         child.kv.cache_protected_len = n - tail
         if tail:
-            own = self._pages(1, child)[:tail]
+            own = self._pages(1, child.rid)[:tail]
             self.moves.append((own, table[row, n - tail : n].long()))
             table[row, n - tail : n] = own
             child.kv.kv_allocated_len = child.kv.kv_committed_len = n
@@ -152,7 +152,7 @@ class Memory:
         """How many tokens in front of its own stand in a branch's first page."""
         return len(branch.origin_input_ids) % self.page if self.page > 1 else 0
 
-    def _pages(self, count: int, owner: Any) -> torch.Tensor:
+    def _pages(self, count: int, owner: str) -> torch.Tensor:
         """int64 `[count · page]`: slots of free pages."""
         evict_from_tree_cache(self.tree_cache, count * self.page)
         slots: torch.Tensor | None = self.allocator.alloc(count * self.page)

@@ -24,9 +24,16 @@ class OptionError(ValueError):
     """An option is unknown or out of range; the message names it and what is allowed."""
 
 
-def _option(default: Any, help: str, low: int | None = None, high: int | None = None) -> Any:
+def _option(
+    default: Any,
+    help: str,
+    low: int | None = None,
+    high: int | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    bounds = None if low is None else (low, high)
     return dataclasses.field(
-        default=default, metadata={"help": help, "range": None if low is None else (low, high)}
+        default=default, metadata={"help": help, "range": bounds, "choices": choices}
     )
 
 
@@ -56,10 +63,18 @@ class MultiverseArgs:
     max_critical_tokens: int | None = _option(
         None, "Longest path of an answer, in positions; a longer one is cut.", 1, 1 << 24
     )
+    cpu_weights: str = _option(
+        "auto",
+        "Weights of the compiled CPU decoder; auto is bf16 where that is exact, else fp32.",
+        choices=("auto", "fp32", "bf16", "int8"),
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             bounds, value = field.metadata["range"], getattr(self, field.name)
+            choices = field.metadata["choices"]
+            if choices and value not in choices:
+                raise OptionError(f"{field.name}={value!r}: allowed are {', '.join(choices)}")
             if bounds is None or (value is None and field.default is None):
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
@@ -84,9 +99,11 @@ class MultiverseArgs:
                     help=help_text,
                 )
             else:
+                choices = field.metadata["choices"]
                 group.add_argument(
                     flag,
-                    type=int,
+                    type=str if choices else int,
+                    metavar=f"{{{','.join(choices)}}}" if choices else None,
                     default=field.default,
                     dest="multiverse_" + field.name,
                     help=help_text,

@@ -42,6 +42,9 @@ PLATFORM_NAME = "multiverse_cpu"
 SLEEP_ENV = "SGLANG_MULTIVERSE_SLEEP_ON_IDLE"
 # Overlap scheduling here too: slower, but the loop that runs on GPUs (tests).
 OVERLAP_ENV = "SGLANG_MULTIVERSE_CPU_OVERLAP"
+# The attention backend of `sglang_multiverse.cpu`, and what stands in where it does not load.
+ATTENTION_BACKEND = "multiverse_cpu"
+_FALLBACK_BACKEND = "torch_native"
 _GROUP = "sglang.srt.platforms"
 _QUALNAME = f"{__name__}:MultiverseCpuPlatform"
 
@@ -75,6 +78,36 @@ def activate() -> str | None:
     if has_accelerator() or _another_platform_activates():
         return None
     return _QUALNAME
+
+
+def register_attention_backend() -> None:
+    """Make the compiled attention known to SGLang, in each process, by its name."""
+    from sglang.srt.arg_groups import choices
+    from sglang.srt.layers.attention import attention_registry
+
+    def create(runner: Any) -> Any:
+        from sglang_multiverse.cpu.backend import create_backend
+
+        return create_backend(runner)
+
+    attention_registry.register_attention_backend(ATTENTION_BACKEND)(create)
+    if ATTENTION_BACKEND not in choices.ATTENTION_BACKEND_CHOICES:
+        choices.add_attention_backend_choices([ATTENTION_BACKEND])
+
+
+def default_attention_backend() -> str:
+    """Ours, unless its library or our plugin is missing."""
+    from sglang.srt.arg_groups import choices
+
+    from sglang_multiverse.kernels.cpu.library import available
+
+    if ATTENTION_BACKEND not in choices.ATTENTION_BACKEND_CHOICES:
+        return _FALLBACK_BACKEND
+    reason = available()
+    if reason is not None:
+        logger.warning("Attention runs on %s: %s", _FALLBACK_BACKEND, reason)
+        return _FALLBACK_BACKEND
+    return ATTENTION_BACKEND
 
 
 def requested_device(argv: Sequence[str]) -> str | None:
@@ -173,6 +206,13 @@ def sleep_while_paused(_result: None, scheduler: Any) -> None:
     scheduler.maybe_sleep_on_idle()
 
 
+def repack_weights(_result: Any, updater: Any, *_args: Any, **_kwargs: Any) -> None:
+    """Hook after SGLang wrote to the model's weights: the compiled copy of them is old."""
+    compiled = getattr(updater.get_model(), "multiverse_compiled", None)
+    if compiled is not None:
+        compiled.forget()
+
+
 def sleeps_on_idle(asked: bool) -> bool:
     """Whether an idle scheduler waits for a message in place of polling for one.
 
@@ -203,7 +243,7 @@ class MultiverseCpuPlatform(CpuSRTPlatform):
     # ---- operators ----
 
     def get_default_attention_backend(self) -> str:
-        return "torch_native"
+        return default_attention_backend()
 
     def get_dispatch_key_name(self) -> str:
         return "native"

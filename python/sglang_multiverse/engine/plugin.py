@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+from sglang_multiverse import attention
+
 from . import upstream
 from .http.reasoning import register_parser
 
@@ -18,3 +22,10 @@ def register() -> None:
     for hook in hooks:
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
     register_parser()
+    attention.register()
+    if upstream.on_our_platform():
+        from .platform import register_attention_backend
+
+        register_attention_backend()
+    # Which app SGLang's further HTTP processes import, unless the user has named another.
+    os.environ.setdefault(upstream.APP_PATH_ENV, upstream.WORKER_APP)

@@ -191,8 +191,7 @@ class MultiverseReq(Req):
     def ids(self) -> array[int]:
         return self.origin_input_ids + self.output_ids
 
-    # --- SGLang's hooks -------------------------------------------------------
-
+    # --- SGLang's hooks ----
     def reset_for_retract(self) -> None:
         super().reset_for_retract()
         self.extending = 0

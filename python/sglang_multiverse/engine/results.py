@@ -62,9 +62,9 @@ class Results:
             scheduler.output_streamer.stream_output(grown, any_logprob)
 
     def _settle(self, family: Family, stepped: list[MultiverseReq]) -> None:
-        trunk, families = family.trunk, self.scheduler.families
+        trunk = family.trunk
         if trunk.finished():
-            self._forget(family)
+            self._ended(family)
             return
         if family.error is not None:
             raise family.error
@@ -72,16 +72,18 @@ class Results:
         if family.ending is not None:
             self.finish(family, family.ending)
         elif family.forked or trunk.stage is Stage.EXTEND:
-            families[trunk.rid] = family
+            self.scheduler.families[trunk.rid] = family
+            family.kept = trunk
         elif trunk.stage is Stage.DECODE:
-            families.pop(trunk.rid, None)
+            self.forget(trunk.rid)
 
     def finish(self, family: Family, reason: Any) -> None:
         """End a family at once and tell the client."""
+        trunk = family.trunk
         family.finish(reason)
         self.scheduler.leaving = True
-        self._forget(family)
-        self.scheduler.output_streamer.stream_output([family.trunk], family.trunk.return_logprob)
+        self._ended(family)
+        self.scheduler.output_streamer.stream_output([trunk], trunk.return_logprob)
 
     def fail(self, family: Family, error: Exception) -> None:
         """An error of ours in one family ends that family, with a 500, and no other."""
@@ -91,8 +93,14 @@ class Results:
             FINISH_ABORT(f"Internal error: {error}", HTTPStatus.INTERNAL_SERVER_ERROR),
         )
 
-    def _forget(self, family: Family) -> None:
-        self.scheduler.families.pop(family.trunk.rid, None)
+    def forget(self, rid: str) -> None:
+        """SGLang has the whole request again, or nobody has."""
+        family = self.scheduler.families.pop(rid, None)
+        if family is not None:
+            family.kept = None
+
+    def _ended(self, family: Family) -> None:
+        self.forget(family.trunk.rid)
         if self.scheduler.metrics is not None:
             self.scheduler.metrics.family_ended(family)
 

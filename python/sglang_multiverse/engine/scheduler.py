@@ -28,7 +28,7 @@ from .results import Results
 from .sampling import dress, dress_forward, undress
 from .stage import DECODING, Stage
 from .streamer import MultiverseOutputStreamer
-from .upstream import check_hooks, refuse_unsupported
+from .upstream import check_hooks, hooks_here, refuse_unsupported
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class MultiverseScheduler(Scheduler):
     leaving = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        check_hooks()
+        check_hooks(hooks_here())
         self.families = {}
         self.extends = Extends(self)
         self.pressure = Pressure(self)
@@ -88,9 +88,8 @@ class MultiverseScheduler(Scheduler):
         return info
 
     def get_output_streamer_class(self) -> Any:
-        if self.vocabulary is None:
-            return super().get_output_streamer_class()
-        return MultiverseOutputStreamer
+        found = super().get_output_streamer_class()
+        return found if self.vocabulary is None else MultiverseOutputStreamer
 
     def _held_rows(self) -> dict[str, Any]:
         """KV records of families, which may be in no batch, for SGLang's pool check."""
@@ -268,7 +267,7 @@ class MultiverseScheduler(Scheduler):
         super().abort_request(recv_req)
 
     def _release_aborted_request(self, req: Req) -> None:
-        self.families.pop(req.rid, None)
+        self.results.forget(req.rid)
         super()._release_aborted_request(req)
 
     def send_abort_output(self, abort_req: Any, req: Req) -> None:

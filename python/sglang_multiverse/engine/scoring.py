@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..structure import Automaton, Phase, outline_label
+from ..structure import Automaton, Phase, Role, TagTable, outline_label
 from .req import MultiverseReq
 from .stops import linear_index
 
@@ -159,7 +159,7 @@ def _note(
     # Behind these comes what is not on this row, or was never sampled from them.
     ends = {point.goal_end for point in req.blocks} | {req.known_end}
     if req.layout is not None:
-        ends.update(hi for block in req.blocks for _, hi in block.branches)
+        ends |= _written_by_us(req.ids()[: len(req.layout)], req.family.vocabulary.tags)
     own = len(req.origin_input_ids)
     before = len(req.family.trunk.origin_input_ids)
     for k, value in enumerate(values):
@@ -173,6 +173,19 @@ def _note(
                 scores.top[place] = top[k]
             if chosen is not None:
                 scores.chosen[place] = chosen[k]
+
+
+def _written_by_us(ids: Sequence[int], tags: TagTable) -> set[int]:
+    """Indices of what follows `</Goal>`, or a branch, of blocks in line at any level."""
+    found: set[int] = set()
+    reading, role = Automaton(tags), None
+    for index, token in enumerate(ids):
+        phase = reading.phase
+        starts = phase is Phase.HEAD and reading.frames[-1].branch_start == index
+        if starts or (phase is Phase.TAIL and role is Role.BRANCH_CLOSE):
+            found.add(index)
+        role = reading.push(token)
+    return found
 
 
 def _pairs(logits_output: Any, name: str, row: int, count: int) -> list[tuple[Any, Any]]:

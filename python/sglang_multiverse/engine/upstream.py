@@ -8,9 +8,10 @@ of what moved.
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ SAMPLING_INFO = "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo"
 # Where SGLang pins threads to cores, in each worker.
 THREAD_PINNING = "sglang.srt.distributed.bootstrap._init_cpu_threads_env"
 
+# What SGLang's further HTTP processes import, and what they are to import.
+APP_PATH_ENV = "SGLANG_HTTP_SERVER_APP_PATH"
+WORKER_APP = "sglang_multiverse.engine.http.worker:app"
+
 
 class Hook(NamedTuple):
     """A hook as `sglang.srt.plugins.hook_registry.HookRegistry` takes it."""
@@ -42,6 +47,8 @@ class HookError(RuntimeError):
 
 def scheduler_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process."""
+    from sglang_multiverse.attention import capture_both_graphs
+
     from .penalties import count_later, count_what_is_seen
     from .positions import shift_positions
     from .sampling import mask_logits, remember_copy, sample_logprobs_by_stream, sample_with_draws
@@ -90,6 +97,12 @@ def scheduler_hooks() -> tuple[Hook, ...]:
             add_family_rows,
             "after",
         ),
+        Hook(
+            "sglang.srt.model_executor.runner.decode_cuda_graph_runner"
+            ".DecodeCudaGraphRunner._capture_one_stream",
+            capture_both_graphs,
+            "before",
+        ),
     )
 
 
@@ -123,7 +136,20 @@ def http_hooks() -> tuple[Hook, ...]:
         (f"{chat}._generate_chat_stream", http.label_stream),
         (f"{completion}._generate_completion_stream", http.label_stream),
     )
-    return tuple(Hook(target, hook, "around") for target, hook in around)
+    default = "sglang.srt.arg_groups.model_override_base.get_default_attn_backend"
+    return (
+        *(Hook(target, hook, "around") for target, hook in around),
+        Hook(default, prefer_ours, "after"),
+    )
+
+
+def prefer_ours(backend: str, *args: Any) -> str | None:
+    """Hook after SGLang's choice of an attention backend where the user named none."""
+    from sglang_multiverse.attention import prefer
+
+    from .options import MultiverseArgs
+
+    return prefer(backend, *args) if MultiverseArgs.from_env().enable else None
 
 
 def page_hooks() -> tuple[Hook, ...]:
@@ -139,9 +165,18 @@ def page_hooks() -> tuple[Hook, ...]:
 
 def platform_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process on the platform `multiverse_cpu`."""
-    from .platform import sleep_while_paused
+    from .platform import repack_weights, sleep_while_paused
 
+    updater = "sglang.srt.model_executor.model_runner_components.weight_updater.WeightUpdater"
+    writers = (
+        "update_weights_from_disk",
+        "load_weights_from_distributed",
+        "update_weights_from_tensor",
+        "update_weights_from_ipc",
+        "end_weight_update",
+    )
     return (
+        *(Hook(f"{updater}.{writer}", repack_weights, "after") for writer in writers),
         Hook(
             f"{SCHEDULER}.Scheduler._record_scheduler_state_for_paused_engine",
             sleep_while_paused,
@@ -180,14 +215,14 @@ def hooks_here() -> tuple[Hook, ...]:
     return (*http_hooks(), *scheduler_hooks(), *(platform_hooks() if on_our_platform() else ()))
 
 
-def check_hooks() -> None:
-    """Raise `HookError` unless every scheduler hook took effect in this process.
+def check_hooks(hooks: Iterable[Hook]) -> None:
+    """Raise `HookError` unless every one of `hooks` took effect in this process.
 
     SGLang logs a hook that fails to apply and goes on without it.
     """
     from sglang.srt.plugins.hook_registry import HookRegistry
 
-    missing = [hook.target for hook in hooks_here() if hook.target not in HookRegistry._patched]
+    missing = [hook.target for hook in hooks if hook.target not in HookRegistry._patched]
     if missing:
         raise HookError(f"Multiverse hooks did not apply: {', '.join(missing)}")
 
@@ -239,9 +274,9 @@ def refuse_unsupported(scheduler: MultiverseScheduler) -> None:
             "families are counted by SGLang's own radix cache only",
         ),
         (
-            args.tokenizer_worker_num > 1,
-            "--tokenizer-worker-num",
-            "SGLang loads no plugins in further tokenizer processes; use 1",
+            args.tokenizer_worker_num > 1 and os.environ.get(APP_PATH_ENV) != WORKER_APP,
+            f"--tokenizer-worker-num with {APP_PATH_ENV}",
+            f"the hooks are in {WORKER_APP} alone; leave the variable unset",
         ),
         (
             bool(args.grpc_mode or args.smg_grpc_mode or scheduler.rust_server is not None),

@@ -19,11 +19,12 @@ _READS = ("GET", "HEAD")
 logger = logging.getLogger(__name__)
 
 
-def before_serving(_server_args: Any, tokenizer_manager: Any, *_: Any, **__: Any) -> None:
+def before_serving(server_args: Any, tokenizer_manager: Any, *_: Any, **__: Any) -> None:
     """Hook: add the routes once SGLang has all that they answer from."""
     from sglang.srt.entrypoints.http_server import app
 
-    if tokenizer_manager is None:
+    # With several HTTP processes SGLang answers from apps that it makes in each of them.
+    if tokenizer_manager is None or server_args.tokenizer_worker_num > 1:
         return
     support = support_of(tokenizer_manager)
     if support.dialect is None or not support.server.playground:

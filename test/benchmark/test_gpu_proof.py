@@ -1,0 +1,155 @@
+"""The proof for a GPU: what keeps one chance from being lost to a typo or to one bad stage."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GPU = ROOT / "benchmark/gpu"
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The proof's modules by their names, and not beyond this file."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(ROOT / "test/attention"))
+    monkeypatch.syspath_prepend(str(GPU))
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith((str(GPU), str(ROOT))):
+            del sys.modules[name]
+
+
+def stage(name: str, code: str, group: int = 0, limit: int = 20, **more: Any) -> Any:
+    command = (sys.executable, "-c", code)
+    return import_module("stages").Stage(name, group, limit, 1, command, **more)
+
+
+WRITES = "import sys, pathlib; pathlib.Path(sys.argv[-1]).write_text('[1]'); print('said')"
+
+
+def run(stages: list[Any], out: Path, seconds: float = 60) -> dict[str, Any]:
+    summary: dict[str, Any] = import_module("proof").run(stages, out, time.monotonic() + seconds)
+    assert json.loads((out / "proof.json").read_text()) == summary
+    return summary
+
+
+def test_a_stage_that_fails_ends_nothing_but_itself(tmp_path: Path) -> None:
+    summary = run([stage("bad", "1/0"), stage("good", WRITES, 1)], tmp_path)
+    assert summary["bad"]["status"] == "failed" and "ZeroDivisionError" in summary["bad"]["tail"]
+    assert summary["good"]["status"] == "done" and summary["good"]["tail"] == "said\n"
+    assert json.loads((tmp_path / "good.json").read_text()) == [1]
+    assert not summary["bad"]["wrote"] and summary["good"]["wrote"]
+
+
+def test_a_stage_is_cut_at_its_limit_with_all_that_it_started(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, time\n"
+        "one = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "print(one.pid, flush=True)\n"
+        f"exec({WRITES!r})\n"
+        "time.sleep(60)"
+    )
+    began = time.monotonic()
+    summary = run([stage("slow", code, limit=2)], tmp_path)
+    assert time.monotonic() - began < 15
+    assert summary["slow"]["status"] == "cut" and summary["slow"]["wrote"]
+    child = int(summary["slow"]["tail"].split()[0])
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
+
+
+def test_stages_of_a_group_run_at_the_same_time(tmp_path: Path) -> None:
+    began = time.monotonic()
+    stages = [stage(name, "import time; time.sleep(2)") for name in ("a", "b", "c")]
+    summary = run(stages, tmp_path)
+    assert {said["status"] for said in summary.values()} == {"done"}
+    assert time.monotonic() - began < 5
+
+
+def test_what_there_is_no_time_for_is_said(tmp_path: Path) -> None:
+    summary = run(
+        [stage("first", "import time; time.sleep(2)"), stage("late", WRITES, 1)], tmp_path, 2
+    )
+    assert summary["late"]["status"] == "skipped" and "s are left" in summary["late"]["why"]
+
+
+def test_a_stage_is_run_once_more_the_other_way(tmp_path: Path) -> None:
+    code = f"import sys\n{WRITES}\nsys.exit('--eager' not in sys.argv)"
+    summary = run([stage("steps", code, again=("--eager",))], tmp_path)
+    assert summary["steps"]["status"] == "done"
+    assert summary["steps"]["first"]["status"] == "failed"
+    assert summary["steps"]["first"]["result"] == [1]
+
+
+def test_tests_are_recorded_one_by_one(tmp_path: Path) -> None:
+    tests = "def test_a():\n    pass\n\n\ndef test_b():\n    assert 1 == 2\n"
+    (tmp_path / "test_two.py").write_text(tests)
+    out = tmp_path / "out.json"
+    command = [sys.executable, str(GPU / "run_tests.py"), str(tmp_path / "test_two.py")]
+    ended = subprocess.run([*command, "--out", str(out)], cwd=tmp_path, capture_output=True)
+    assert ended.returncode == 1
+    said = json.loads(out.read_text())
+    assert (said["passed"], said["failed"]) == (1, 1)
+    assert "assert 1 == 2" in next(t["why"] for n, t in said["tests"].items() if "test_b" in n)
+
+
+@pytest.mark.parametrize("rehearse", [True, False])
+def test_what_the_stages_name_is_there(rehearse: bool) -> None:
+    for one in import_module("stages").stages(rehearse=rehearse):
+        for word in one.command[1:]:
+            if word.startswith("/"):
+                assert Path(word).exists(), word
+
+
+def test_the_limits_fit_into_the_time() -> None:
+    """With everything at its limit, only the last stage is short of time."""
+    groups: dict[int, int] = {}
+    for one in import_module("stages").stages(rehearse=False):
+        groups[one.group] = max(groups.get(one.group, 0), one.limit)
+    assert sum(list(groups.values())[:-1]) <= 480
+
+
+def test_flags_are_sglangs() -> None:
+    from sglang.srt.server_args import ServerArgs
+
+    from sglang_multiverse.attention import register
+
+    register()
+    parser = argparse.ArgumentParser()
+    ServerArgs.add_cli_args(parser)
+    servers, steps, replay = map(import_module, ("servers", "steps", "replay_7b"))
+    flags = [[*servers.SAFE, *way.flags] for way in (*servers.WAYS, *servers.TINY_WAYS)]
+    flags += [steps.flags(steps.CASES, eager=eager) for eager in (False, True)]
+    flags += [line.split() for tiny in (False, True) for line in replay.servers(tiny=tiny)]
+    for one in flags:
+        parser.parse_args(["--model-path", "m", *one])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_rehearsal(tmp_path: Path) -> None:
+    """Its programs from end to end. The tests that other stages run have processes of their own."""
+    command = [str(GPU / "proof.sh"), "--rehearse", "--out", str(tmp_path)]
+    only = ["--only", "machine", "servers", "steps", "throughput"]
+    ended = subprocess.run([*command, *only, "--seconds", "1100"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    servers = json.loads((tmp_path / "servers.json").read_text())
+    assert all(said["right"] for said in servers.values())
+    steps = json.loads((tmp_path / "steps.json").read_text())
+    (said,) = [s for name, s in steps["cases"].items() if not name.startswith("profile")]
+    assert said["difference"] < 1e-5 and said["same_choice"] == 1
+    assert len(steps["cases"]) == 2
+    (said,) = json.loads((tmp_path / "throughput.json").read_text())["cases"].values()
+    ways = [way for way in said.values() if "wrong" in way]
+    assert len(ways) == 2 and not any(way["wrong"] for way in ways)
