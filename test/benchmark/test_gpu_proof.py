@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -136,20 +137,38 @@ def test_flags_are_sglangs() -> None:
         parser.parse_args(["--model-path", "m", *one])
 
 
+class Rehearsal(NamedTuple):
+    code: int
+    said: str
+    out: Path
+
+
+def rehearsal(folder: Path, stack: ExitStack) -> Rehearsal:
+    """A job. The tests that the other stages run have processes of their own."""
+    command = [str(GPU / "proof.sh"), "--rehearse", "--out", str(folder), "--seconds", "1100"]
+    proof = subprocess.Popen(
+        [*command, "--only", "machine", "servers", "steps", "throughput"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    stack.callback(proof.terminate)
+    said, _ = proof.communicate()
+    return Rehearsal(proof.returncode, said, folder)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_rehearsal(tmp_path: Path) -> None:
-    """Its programs from end to end. The tests that other stages run have processes of their own."""
-    command = [str(GPU / "proof.sh"), "--rehearse", "--out", str(tmp_path)]
-    only = ["--only", "machine", "servers", "steps", "throughput"]
-    ended = subprocess.run([*command, *only, "--seconds", "1100"], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    servers = json.loads((tmp_path / "servers.json").read_text())
+@pytest.mark.ahead(job=rehearsal)
+def test_rehearsal(ahead: Rehearsal) -> None:
+    """Its programs from end to end."""
+    assert ahead.code == 0, ahead.said
+    servers = json.loads((ahead.out / "servers.json").read_text())
     assert all(said["right"] for said in servers.values())
-    steps = json.loads((tmp_path / "steps.json").read_text())
+    steps = json.loads((ahead.out / "steps.json").read_text())
     (said,) = [s for name, s in steps["cases"].items() if not name.startswith("profile")]
     assert said["difference"] < 1e-5 and said["same_choice"] == 1
     assert len(steps["cases"]) == 2
-    (said,) = json.loads((tmp_path / "throughput.json").read_text())["cases"].values()
+    (said,) = json.loads((ahead.out / "throughput.json").read_text())["cases"].values()
     ways = [way for way in said.values() if "wrong" in way]
     assert len(ways) == 2 and not any(way["wrong"] for way in ways)

@@ -19,7 +19,12 @@ import pytest
 from asking import chat_ids, check_idle, user
 from models import problems
 from server import Server
-from sglang_multiverse.engine.upstream import UnsupportedError, refuse_unsupported
+from sglang_multiverse.engine.upstream import (
+    APP_PATH_ENV,
+    WORKER_APP,
+    UnsupportedError,
+    refuse_unsupported,
+)
 from sglang_multiverse.structure import MULTIVERSE, TagTable, parse
 
 TAGS = MULTIVERSE.tags
@@ -359,7 +364,6 @@ def test_an_ordinary_server_is_not_refused() -> None:
     ("changed", "flag"),
     [
         ({"spec_algorithm": SimpleNamespace(is_none=lambda: False)}, "--speculative-algorithm"),
-        ({"page_size": 16}, "--page-size"),
         ({"disaggregation_mode": "prefill"}, "--disaggregation-mode"),
         ({"pp_size": 2}, "--pp-size"),
         ({"enable_dp_attention": True}, "--enable-dp-attention"),
@@ -367,7 +371,6 @@ def test_an_ordinary_server_is_not_refused() -> None:
         ({"is_hybrid_swa": True}, "--model-path"),
         ({"is_hybrid_ssm": True}, "--model-path"),
         ({"tree_cache": object()}, "--radix-cache-backend"),
-        ({"tokenizer_worker_num": 2}, "--tokenizer-worker-num"),
         ({"grpc_mode": True}, "--grpc-mode"),
         ({"smg_grpc_mode": True}, "--grpc-mode"),
         ({"rust_server": object()}, "--grpc-mode"),
@@ -379,6 +382,17 @@ def test_an_ordinary_server_is_not_refused() -> None:
 def test_what_cannot_fork_is_refused_by_flag_and_reason(changed: dict[str, Any], flag: str) -> None:
     with pytest.raises(UnsupportedError, match=rf"^{flag}.*not supported .*\(.+\).*--no-multi"):
         refuse_unsupported(scheduler(**changed))
+
+
+def test_several_http_processes_need_the_app_that_has_the_hooks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(APP_PATH_ENV, WORKER_APP)
+    refuse_unsupported(scheduler(tokenizer_worker_num=2))
+    monkeypatch.setenv(APP_PATH_ENV, "another:app")
+    refuse_unsupported(scheduler())
+    with pytest.raises(UnsupportedError, match=rf"^--tokenizer-worker-num with {APP_PATH_ENV}"):
+        refuse_unsupported(scheduler(tokenizer_worker_num=2))
 
 
 @dataclass(frozen=True)
@@ -399,7 +413,7 @@ class Refusal:
     "flag",
     [
         pytest.param(flags[0], marks=pytest.mark.ahead(job=Refusal(flags)))
-        for flags in (("--page-size", "16"), ("--enable-streaming-session",))
+        for flags in (("--enable-streaming-session",),)
     ],
 )
 def test_a_refused_server_ends_and_says_why(ahead: tuple[int, str], flag: str) -> None:
