@@ -74,11 +74,28 @@ def test_one_at_a_time_says_the_same_text(tab: Any, server: Server) -> None:
     assert runs["other"]["summary"]["max_concurrent_branches"] == 1
 
 
+def pause_amid_branches(tab: Any, card: Any, server: Server) -> None:
+    """Let the server decode for moments, until branches grow on the page; it stays paused."""
+    for _ in range(40):
+        server.http.post("/pause_generation", json={"mode": "in_place"}).raise_for_status()
+        tab.wait_for_timeout(200)
+        if card.locator(".column.growing").count():
+            return
+        go_on(server)
+        tab.wait_for_timeout(50)
+    raise AssertionError("no branch was seen while it grew")
+
+
+def go_on(server: Server) -> None:
+    server.http.post("/continue_generation", json={}).raise_for_status()
+
+
 def test_stop_in_mid_branch_frees_the_family(tab: Any, server: Server) -> None:
     card = ask(tab, server, NESTED.prompt)
-    card.locator(".column.growing").first.wait_for()
+    pause_amid_branches(tab, card, server)
     tab.click("#stop")
     tab.wait_for_selector("#send:visible")
+    go_on(server)
     assert "Stopped." in card.inner_text()
     assert "Answer:" not in card.locator(".answer").inner_text()
     assert becomes_idle(server)
@@ -86,9 +103,10 @@ def test_stop_in_mid_branch_frees_the_family(tab: Any, server: Server) -> None:
 
 def test_a_reload_in_mid_answer_frees_the_family(tab: Any, server: Server) -> None:
     card = ask(tab, server, NESTED.prompt)
-    card.locator(".column.growing").first.wait_for()
+    pause_amid_branches(tab, card, server)
     tab.reload()
     tab.wait_for_selector("#option-max_depth", state="attached")
+    go_on(server)
     assert becomes_idle(server)
     tab.click("#new")
     card = ask(tab, server, NESTED.prompt)
