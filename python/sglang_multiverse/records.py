@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,25 @@ def digest(value: Any) -> str:
     """SHA-256 of a value as canonical JSON, in hex."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def exit_code(command: Callable[[], int], expected: type[Exception]) -> int:
+    """Run a command that can be given again; what ends it early is one line, not a trace.
+
+    Returns what it returned, 2 for an `expected` error or records that cannot be written,
+    130 when it was interrupted.
+    """
+    try:
+        return command()
+    except expected as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (OSError, sqlite3.Error) as error:  # such as a full disk
+        print(f"error: out: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 class Records:

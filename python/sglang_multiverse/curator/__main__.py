@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sqlite3
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from sglang_multiverse.records import exit_code
 from sglang_multiverse.settings import add_flags
 from sglang_multiverse.training.data import plots
 
@@ -56,31 +55,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
-    try:
-        match args.command:
-            case "run":
-                flags = {
-                    k: v for k, v in vars(args).items() if k not in ("command", "source", "out")
-                }
-                return run(args.source, args.out, make_config(flags))
-            case "show":
-                return _show(args.out, args.id)
-            case "report":
-                with Store(args.out, read_only=True) as store:
-                    return 1 if show.report(store, Console()) else 0
-            case _:
-                from .demo import demo
+    return exit_code(lambda: _dispatch(args), CuratorError)
 
-                return demo(args.out)
-    except CuratorError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, sqlite3.Error) as error:  # such as a full disk
-        print(f"error: out: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+
+def _dispatch(args: argparse.Namespace) -> int:
+    match args.command:
+        case "run":
+            flags = {k: v for k, v in vars(args).items() if k not in ("command", "source", "out")}
+            return run(args.source, args.out, make_config(flags))
+        case "show":
+            return _show(args.out, args.id)
+        case "report":
+            with Store(args.out, read_only=True) as store:
+                return 1 if show.report(store, Console()) else 0
+        case _:
+            from .demo import demo
+
+            return demo(args.out)
 
 
 def run(where: str, out: Path, config: RunConfig) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..records import exit_code
 from ..settings import add_flags, from_flags
 from . import commands, facts, measure
 from .compare import compare_runs
@@ -76,25 +76,19 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     args = build_parser().parse_args(given)
-    try:
-        match args.command:
-            case "list":
-                return _list()
-            case "report":
-                return _report(args.out, with_answers=args.answers)
-            case "compare":
-                return _compare(args, given)
-            case _:
-                return _ask(args, given)
-    except EvaluationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, sqlite3.Error) as error:  # such as a full disk
-        print(f"error: out: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _dispatch(args, given), EvaluationError)
+
+
+def _dispatch(args: argparse.Namespace, given: Sequence[str]) -> int:
+    match args.command:
+        case "list":
+            return _list()
+        case "report":
+            return _report(args.out, with_answers=args.answers)
+        case "compare":
+            return _compare(args, given)
+        case _:
+            return _ask(args, given)
 
 
 def _ask(args: argparse.Namespace, given: Sequence[str]) -> int:
