@@ -94,24 +94,26 @@ REFUSED = "multiverse.max_depth=9: allowed: an integer in [1, 4]"
 
 def scripted_app(args: MultiverseArgs | None = None) -> FastAPI:
     """The page with a model that answers a question by the script it names,
-    `name [seconds to wait [after how many pieces]]`.
+    `name [seconds to wait [after how many pieces]]`, or `name hold PATH`: it waits after the first
+    word of that branch until `app.state.go` is set, so that a test can look in its own time.
 
     `app.state.gone` counts the clients that went away before the end.
     """
     app = page_app(args)
-    app.state.gone, app.state.asked = 0, []
+    app.state.gone, app.state.asked, app.state.go = 0, [], threading.Event()
 
     async def chat(request: Any) -> Any:
         body = await request.json()
         app.state.asked.append(body)
         name, *rest = body["messages"][-1]["content"].split()
-        pause, every = (*rest, *("0", "1")[len(rest) :])
+        held = rest.pop() if rest[:1] == ["hold"] else None
+        pause, every = (*rest, *("0", "1")[len(rest) :]) if held is None else ("0", "1")
         if name == "refused":
             return JSONResponse({"object": "error", "message": REFUSED}, status_code=400)
-        pieces = events(name, float(pause), int(every))
+        pieces = events(name, float(pause), int(every), held)
         return StreamingResponse(pieces, media_type="text/event-stream")
 
-    async def events(name: str, pause: float, every: int) -> Any:
+    async def events(name: str, pause: float, every: int, held: str | None) -> Any:
         complete = False
         try:
             for at, (path, text) in enumerate(SCRIPTS.get(name, [("", f"You said {name}.")])):
@@ -119,6 +121,10 @@ def scripted_app(args: MultiverseArgs | None = None) -> FastAPI:
                 yield f"data: {json.dumps({'choices': [choice]})}\n\n"
                 if at % every == 0:
                     await asyncio.sleep(pause)
+                if path == held and "word0" in text:
+                    while not app.state.go.is_set():  # noqa: ASYNC110  # by another thread
+                        await asyncio.sleep(0.01)
+                    app.state.go.clear()
             last = {"index": 0, "delta": {}, "finish_reason": "stop", "multiverse": SUMMARY}
             yield f"data: {json.dumps({'choices': [last]})}\n\n"
             yield "data: [DONE]\n\n"

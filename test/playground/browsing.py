@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+
+def eventually(tab: Any, holds: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until `holds()`; the page goes on meanwhile."""
+    for _ in range(int(seconds / 0.05)):
+        if holds():
+            return
+        tab.wait_for_timeout(50)
+    assert holds()
 
 
 def ask(tab: Any, question: str) -> Any:

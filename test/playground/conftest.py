@@ -29,7 +29,7 @@ def tab(browser: Any) -> Iterator[Any]:
     """A page of the browser; what its console complains of fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # CI has other things to do
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on(

@@ -10,7 +10,7 @@ import pytest
 
 from playground.browsing import answered, ask
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_a_phone(browser: Any, url: str) -> None:
@@ -72,6 +72,7 @@ def violations(tab: Any, axe: str) -> list[str]:
 
 def test_ten_thousand_tokens_scroll_smoothly(tab: Any, url: str) -> None:
     tab.goto(url)
+    tab.wait_for_selector(".example")
     tab.evaluate(
         """() => {
           window.frames_ = [];
@@ -84,6 +85,8 @@ def test_ten_thousand_tokens_scroll_smoothly(tab: Any, url: str) -> None:
           requestAnimationFrame(step);
         }"""
     )
+    tab.wait_for_timeout(500)
+    empty = sorted(tab.evaluate("window.frames_.splice(0)"))  # what the machine can do just now
     card = ask(tab, "long 0.004 16")
     tab.wait_for_selector("#send:visible")
     growing = sorted(tab.evaluate("window.frames_.splice(0)"))
@@ -95,11 +98,12 @@ def test_ten_thousand_tokens_scroll_smoothly(tab: Any, url: str) -> None:
         tab.mouse.wheel(0, 400)
         tab.wait_for_timeout(16)
     scrolling = sorted(tab.evaluate("window.frames_.splice(0)"))
-    for name, frames in (("growing", growing), ("scrolling", scrolling)):
+    for name, frames in (("empty", empty), ("growing", growing), ("scrolling", scrolling)):
         middle, most = frames[len(frames) // 2], frames[int(len(frames) * 0.95)]
         print(
             f"{name}: {len(frames)} frames, median {middle:.1f} ms, 95 % below {most:.1f} ms, "
             f"longest {frames[-1]:.1f} ms"
         )
-    assert scrolling[len(scrolling) // 2] < 34
-    assert growing[len(growing) // 2] < 67
+    usual = max(17.0, empty[len(empty) // 2])
+    assert scrolling[len(scrolling) // 2] <= 2 * usual
+    assert growing[len(growing) // 2] <= 4 * usual

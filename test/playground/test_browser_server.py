@@ -32,7 +32,7 @@ def running(server: Server) -> int:
 def becomes_idle(server: Server) -> bool:
     """The report is a snapshot that the scheduler renews every few steps."""
     server.flush()
-    for _ in range(50):
+    for _ in range(600):
         if running(server) == 0:
             return True
         time.sleep(0.1)
@@ -74,16 +74,28 @@ def test_one_at_a_time_says_the_same_text(tab: Any, server: Server) -> None:
     assert runs["other"]["summary"]["max_concurrent_branches"] == 1
 
 
-def pause_amid_branches(tab: Any, card: Any, server: Server) -> None:
-    """Let the server decode for moments, until branches grow on the page; it stays paused."""
-    for _ in range(40):
-        server.http.post("/pause_generation", json={"mode": "in_place"}).raise_for_status()
-        tab.wait_for_timeout(200)
-        if card.locator(".column.growing").count():
-            return
+def paused_amid_branches(tab: Any, server: Server) -> Any:
+    """The card of an answer whose branches grow, on a server that is paused.
+
+    The server decodes for moments; one that had answered before a branch was seen is asked again.
+    """
+    for _ in range(20):
+        pause(server)
+        tab.goto("about:blank")
+        card = ask(tab, server, NESTED.prompt)
+        while tab.locator("#stop").is_visible():
+            go_on(server)
+            pause(server)
+            tab.wait_for_timeout(200)
+            if card.locator(".column.growing").count():
+                return card
         go_on(server)
-        tab.wait_for_timeout(50)
+        tab.click("#new")
     raise AssertionError("no branch was seen while it grew")
+
+
+def pause(server: Server) -> None:
+    server.http.post("/pause_generation", json={"mode": "in_place"}).raise_for_status()
 
 
 def go_on(server: Server) -> None:
@@ -91,8 +103,7 @@ def go_on(server: Server) -> None:
 
 
 def test_stop_in_mid_branch_frees_the_family(tab: Any, server: Server) -> None:
-    card = ask(tab, server, NESTED.prompt)
-    pause_amid_branches(tab, card, server)
+    card = paused_amid_branches(tab, server)
     tab.click("#stop")
     tab.wait_for_selector("#send:visible")
     go_on(server)
@@ -102,8 +113,7 @@ def test_stop_in_mid_branch_frees_the_family(tab: Any, server: Server) -> None:
 
 
 def test_a_reload_in_mid_answer_frees_the_family(tab: Any, server: Server) -> None:
-    card = ask(tab, server, NESTED.prompt)
-    pause_amid_branches(tab, card, server)
+    paused_amid_branches(tab, server)
     tab.reload()
     tab.wait_for_selector("#option-max_depth", state="attached")
     go_on(server)
