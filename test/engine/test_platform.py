@@ -293,12 +293,13 @@ def test_a_flag_that_cannot_work_is_refused(resolve: Callable[..., dict[str, Any
 
 
 @needs_cpu_only
-@pytest.mark.parametrize("asked", [{"enable_lora": True}, {"lora_paths": ["a=b"]}])
-def test_lora_is_refused_by_name(
-    resolve: Callable[..., dict[str, Any]], asked: dict[str, Any]
-) -> None:
-    with pytest.raises(ValueError, match="--enable-lora / --lora-paths: not supported"):
-        resolve(**asked)
+def test_lora_runs_on_torch(resolve: Callable[..., dict[str, Any]]) -> None:
+    lora = {"enable_lora": True, "max_lora_rank": 8, "lora_target_modules": ["q_proj"]}
+    assert resolve(**lora)["lora_backend"] == "torch_native"
+    with pytest.raises(ValueError, match=r"--lora-backend triton: .*torch_native"):
+        resolve(**lora, lora_backend="triton")
+    with pytest.raises(ValueError, match="--enable-lora-overlap-loading"):
+        resolve(**lora, enable_lora_overlap_loading=True)
 
 
 @needs_cpu_only

@@ -228,6 +228,20 @@ def sleeps_on_idle(asked: bool) -> bool:
     return asked or value == "1"
 
 
+def lora_backend(asked: str) -> str:
+    """SGLang's default cannot be told from the same name given by the user: both mean ours.
+
+    Raises:
+        ValueError: another backend was asked for; their kernels need an accelerator.
+    """
+    if asked not in ("csgmv", "torch_native"):
+        raise ValueError(
+            f"--lora-backend {asked}: its kernels need an accelerator; "
+            "use torch_native, or leave the flag out"
+        )
+    return "torch_native"
+
+
 class MultiverseCpuPlatform(CpuSRTPlatform):
     """Any x86-64 or arm64 CPU, through torch-native operators."""
 
@@ -292,11 +306,12 @@ class MultiverseCpuPlatform(CpuSRTPlatform):
             )
         asked = server_args._raw_input
         if server_args.enable_lora or server_args.lora_paths:
-            raise ValueError(
-                f"--enable-lora / --lora-paths: not supported on the platform {PLATFORM_NAME} yet, "
-                "where answers were seen to differ from those of the merged adapter; "
-                "merge it (python -m sglang_multiverse.training.merge), or serve it on a GPU"
-            )
+            server_args.lora_backend = lora_backend(asked["lora_backend"])
+            if server_args.enable_lora_overlap_loading:
+                raise ValueError(
+                    "--enable-lora-overlap-loading: a CPU has no second stream to load on; "
+                    "leave the flag out"
+                )
 
         # SGLang has already written its AMX kernels here if nothing was asked.
         if asked["attention_backend"] is None:

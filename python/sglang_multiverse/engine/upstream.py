@@ -165,8 +165,19 @@ def page_hooks() -> tuple[Hook, ...]:
 
 def platform_hooks() -> tuple[Hook, ...]:
     """The hooks of the scheduler process on the platform `multiverse_cpu`."""
+    from .pageable import in_pageable_memory
     from .platform import repack_weights, sleep_while_paused
 
+    manager = "sglang.srt.lora.lora_manager.LoRAManager"
+    pinning = (
+        "__init__",
+        "init_memory_pool",
+        "load_lora_adapter",
+        "load_lora_adapter_from_tensors",
+        "update_lora_info",
+        "fetch_new_loras",
+        "prepare_lora_batch",
+    )
     updater = "sglang.srt.model_executor.model_runner_components.weight_updater.WeightUpdater"
     writers = (
         "update_weights_from_disk",
@@ -182,6 +193,7 @@ def platform_hooks() -> tuple[Hook, ...]:
             sleep_while_paused,
             "after",
         ),
+        *(Hook(f"{manager}.{name}", in_pageable_memory, "around") for name in pinning),
     )
 
 
