@@ -28,7 +28,7 @@ def test_without_a_library_the_reason_says_what_to_do(
     reason = library.available()
     assert reason is not None
     assert "install a C++ compiler" in reason
-    from sglang_multiverse.engine import platform as ours
+    from sglang_multiverse.cpu import registry as ours
 
     ours.register_attention_backend()
     assert ours.default_attention_backend() == "torch_native"

@@ -13,8 +13,9 @@ import torch
 from sglang.srt.platforms.device_mixin import CpuArchEnum, PlatformEnum
 from sglang.srt.plugins.hook_registry import HookRegistry
 
+from sglang_multiverse.cpu import memory, registry
 from sglang_multiverse.engine import platform
-from sglang_multiverse.engine.platform import Memory, MultiverseCpuPlatform
+from sglang_multiverse.engine.platform import MultiverseCpuPlatform
 
 ACTIVE = "sglang_multiverse.engine.platform:MultiverseCpuPlatform"
 needs_cpu_only = pytest.mark.skipif(
@@ -152,21 +153,21 @@ def test_default_dtype(
 def test_a_containers_limit_is_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 1 << 30
     machine = SimpleNamespace(total=64 * gib, available=60 * gib)
-    monkeypatch.setattr(platform.psutil, "virtual_memory", lambda: machine)
-    monkeypatch.setattr(platform, "_read_limit", lambda path: None)
-    assert platform.usable_memory() == Memory(64 * gib, 60 * gib)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: machine)
+    monkeypatch.setattr(memory, "_read_limit", lambda path: None)
+    assert memory.usable_memory() == memory.Memory(64 * gib, 60 * gib)
     files = {"/sys/fs/cgroup/memory.max": 8 * gib, "/sys/fs/cgroup/memory.current": 3 * gib}
-    monkeypatch.setattr(platform, "_read_limit", files.get)
-    assert platform.usable_memory() == Memory(8 * gib, 5 * gib)
+    monkeypatch.setattr(memory, "_read_limit", files.get)
+    assert memory.usable_memory() == memory.Memory(8 * gib, 5 * gib)
 
 
 def test_no_limit_is_not_a_number(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("max\n")
-    assert platform._read_limit(str(limit)) is None
+    assert memory._read_limit(str(limit)) is None
     limit.write_text("1024\n")
-    assert platform._read_limit(str(limit)) == 1024
-    assert platform._read_limit(str(tmp_path / "none")) is None
+    assert memory._read_limit(str(limit)) == 1024
+    assert memory._read_limit(str(tmp_path / "none")) is None
 
 
 def test_kv_pool_takes_a_share_of_memory() -> None:
@@ -178,12 +179,12 @@ def test_kv_pool_takes_a_share_of_memory() -> None:
         context_len=8192,
         get_num_kv_heads=lambda tp: 3,
     )
-    assert platform.kv_token_bytes(config, torch.float32) == 46080
+    assert memory.kv_token_bytes(config, torch.float32) == 46080
     laptop = 8 << 30
-    tokens = platform.default_max_total_tokens(config, torch.float32, laptop)
+    tokens = memory.default_max_total_tokens(config, torch.float32, laptop)
     assert tokens == (1 << 30) // 46080
     # However large the machine, no more than the contexts it can serve.
-    assert platform.default_max_total_tokens(config, torch.float32, 1 << 50) == 64 * 8192
+    assert memory.default_max_total_tokens(config, torch.float32, 1 << 50) == 64 * 8192
 
 
 # ---- what SGLang makes of it ----
@@ -206,7 +207,7 @@ def resolve(tiny_path: Path, plain_machine: pytest.MonkeyPatch) -> Callable[...,
 def test_a_model_path_is_enough(resolve: Callable[..., dict[str, Any]]) -> None:
     got = resolve()
     assert got["device"] == "cpu"
-    assert got["attention_backend"] == platform.default_attention_backend()
+    assert got["attention_backend"] == registry.default_attention_backend()
     assert got["sampling_backend"] == "pytorch"
     assert got["dtype"] == "float32"  # the tiny model is stored in fp32
     assert got["disable_overlap_schedule"] is True
@@ -283,7 +284,7 @@ def test_amx_kernels_only_on_request(monkeypatch: pytest.MonkeyPatch, asked: str
         _raw_input=raw,
     )
     MultiverseCpuPlatform().apply_server_args_defaults(args)
-    assert args.attention_backend == (asked or platform.default_attention_backend())
+    assert args.attention_backend == (asked or registry.default_attention_backend())
 
 
 @needs_cpu_only

@@ -19,16 +19,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 from sglang.srt.platforms.cpu import CpuSRTPlatform
 from sglang.srt.platforms.device_mixin import CpuArchEnum, PlatformEnum
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
 from sglang_multiverse.cpu import has_native_bf16
+from sglang_multiverse.cpu.memory import default_max_total_tokens, usable_memory
+from sglang_multiverse.cpu.registry import default_attention_backend
 
 from .upstream import THREAD_PINNING
 
@@ -42,9 +42,6 @@ PLATFORM_NAME = "multiverse_cpu"
 SLEEP_ENV = "SGLANG_MULTIVERSE_SLEEP_ON_IDLE"
 # Overlap scheduling here too: slower, but the loop that runs on GPUs (tests).
 OVERLAP_ENV = "SGLANG_MULTIVERSE_CPU_OVERLAP"
-# The attention backend of `sglang_multiverse.cpu`, and what stands in where it does not load.
-ATTENTION_BACKEND = "multiverse_cpu"
-_FALLBACK_BACKEND = "torch_native"
 _GROUP = "sglang.srt.platforms"
 _QUALNAME = f"{__name__}:MultiverseCpuPlatform"
 
@@ -54,17 +51,8 @@ _QUALNAME = f"{__name__}:MultiverseCpuPlatform"
 _ACCELERATORS = ("cuda", "xpu", "mps", "npu", "musa", "hpu", "mtia")
 
 _MEMORY_FRACTION = 0.8  # of what is free before the model loads, for weights and KV
-_KV_SHARE = 1 / 8  # of the machine's memory, for the KV pool
-_KV_CONTEXTS = 64  # full contexts, at most, that the pool need hold
 # Rows of the request table; each costs 4 bytes per position of the context.
 _MAX_RUNNING_REQUESTS = 256
-
-
-class Memory(NamedTuple):
-    """Bytes of memory that this process may use, and that are free."""
-
-    total: int
-    available: int
 
 
 def activate() -> str | None:
@@ -78,36 +66,6 @@ def activate() -> str | None:
     if has_accelerator() or _another_platform_activates():
         return None
     return _QUALNAME
-
-
-def register_attention_backend() -> None:
-    """Make the compiled attention known to SGLang, in each process, by its name."""
-    from sglang.srt.arg_groups import choices
-    from sglang.srt.layers.attention import attention_registry
-
-    def create(runner: Any) -> Any:
-        from sglang_multiverse.cpu.backend import create_backend
-
-        return create_backend(runner)
-
-    attention_registry.register_attention_backend(ATTENTION_BACKEND)(create)
-    if ATTENTION_BACKEND not in choices.ATTENTION_BACKEND_CHOICES:
-        choices.add_attention_backend_choices([ATTENTION_BACKEND])
-
-
-def default_attention_backend() -> str:
-    """Ours, unless its library or our plugin is missing."""
-    from sglang.srt.arg_groups import choices
-
-    from sglang_multiverse.kernels.cpu.library import available
-
-    if ATTENTION_BACKEND not in choices.ATTENTION_BACKEND_CHOICES:
-        return _FALLBACK_BACKEND
-    reason = available()
-    if reason is not None:
-        logger.warning("Attention runs on %s: %s", _FALLBACK_BACKEND, reason)
-        return _FALLBACK_BACKEND
-    return ATTENTION_BACKEND
 
 
 def requested_device(argv: Sequence[str]) -> str | None:
@@ -144,49 +102,6 @@ def _another_platform_activates() -> bool:
         except Exception:  # SGLang reports a broken platform itself.
             continue
     return False
-
-
-def _read_limit(path: str) -> int | None:
-    """A cgroup file's number; None if there is none, or no limit."""
-    try:
-        return int(Path(path).read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def usable_memory() -> Memory:
-    """Memory of the machine or, in a container, of its cgroup."""
-    machine = psutil.virtual_memory()
-    total, available = int(machine.total), int(machine.available)
-    for limit_file, usage_file in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        limit, usage = _read_limit(limit_file), _read_limit(usage_file)
-        if limit is not None and limit < total:
-            total = limit
-            available = min(available, max(0, limit - (usage or 0)))
-    return Memory(total, available)
-
-
-def kv_token_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
-    """Bytes of KV per token, all layers, before tensor parallelism divides them."""
-    heads = config.get_num_kv_heads(1)
-    width = config.head_dim + config.v_head_dim
-    return int(config.num_attention_layers * heads * width * dtype.itemsize)
-
-
-def default_max_total_tokens(config: ModelConfig, dtype: torch.dtype, total_memory: int) -> int:
-    """A KV pool that leaves a laptop usable.
-
-    SGLang's own default takes what the weights leave, which suits the memory of
-    a GPU and not memory that the browser next to it needs as well.
-    """
-    by_memory = int(total_memory * _KV_SHARE) // max(1, kv_token_bytes(config, dtype))
-    return max(1024, min(by_memory, _KV_CONTEXTS * config.context_len))
 
 
 def _pin_threads_if_possible(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:

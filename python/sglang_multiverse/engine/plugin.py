@@ -24,7 +24,7 @@ def register() -> None:
     register_parser()
     attention.register()
     if upstream.on_our_platform():
-        from .platform import register_attention_backend
+        from sglang_multiverse.cpu.registry import register_attention_backend
 
         register_attention_backend()
     # Which app SGLang's further HTTP processes import, unless the user has named another.
