@@ -19,12 +19,8 @@ import pytest
 from asking import chat_ids, check_idle, user
 from models import problems
 from server import Server
-from sglang_multiverse.engine.upstream import (
-    APP_PATH_ENV,
-    WORKER_APP,
-    UnsupportedError,
-    refuse_unsupported,
-)
+from sglang_multiverse.engine.requirements import UnsupportedError, refuse_unsupported
+from sglang_multiverse.engine.upstream import APP_PATH_ENV, WORKER_APP
 from sglang_multiverse.structure import MULTIVERSE, TagTable, parse
 
 TAGS = MULTIVERSE.tags

@@ -24,11 +24,12 @@ from .metrics import Metrics
 from .options import MultiverseArgs
 from .pressure import Pressure
 from .req import MultiverseReq
+from .requirements import refuse_unsupported
 from .results import Results
 from .sampling import dress, dress_forward, undress
 from .stage import DECODING, Stage
 from .streamer import MultiverseOutputStreamer
-from .upstream import check_hooks, hooks_here, refuse_unsupported
+from .upstream import check_hooks, hooks_here
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
