@@ -63,8 +63,8 @@ def test_a_stage_is_cut_at_its_limit_with_all_that_it_started(tmp_path: Path) ->
         "time.sleep(60)"
     )
     began = time.monotonic()
-    summary = run([stage("slow", code, limit=2)], tmp_path)
-    assert time.monotonic() - began < 15
+    summary = run([stage("slow", code, limit=5)], tmp_path)
+    assert time.monotonic() - began < 40
     assert summary["slow"]["status"] == "cut" and summary["slow"]["wrote"]
     child = int(summary["slow"]["tail"].split()[0])
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
@@ -72,10 +72,10 @@ def test_a_stage_is_cut_at_its_limit_with_all_that_it_started(tmp_path: Path) ->
 
 def test_stages_of_a_group_run_at_the_same_time(tmp_path: Path) -> None:
     began = time.monotonic()
-    stages = [stage(name, "import time; time.sleep(2)") for name in ("a", "b", "c")]
+    stages = [stage(name, "import time; time.sleep(4)") for name in ("a", "b", "c")]
     summary = run(stages, tmp_path)
     assert {said["status"] for said in summary.values()} == {"done"}
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 12  # one after the other
 
 
 def test_what_there_is_no_time_for_is_said(tmp_path: Path) -> None:

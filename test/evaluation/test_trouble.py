@@ -20,7 +20,7 @@ from sglang_multiverse.stand_in import Response
 
 from .known import Known, Said, question, sse, stream
 
-FAST = ["--backoff", "0", "--timeout", "0.4", "--retries", "2"]
+FAST = ["--backoff", "0", "--timeout", "1.5", "--retries", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_faults_are_asked_again_and_then_counted(solutions, tmp_path):
             if text in some and times < most:
                 return list(FAULTS.values())[some.index(text)](solutions[text])
         # One whose answer takes longer than the time-out, but is never silent for that long.
-        return stream(Said(solutions[text]), wait=0.15 if text == asked[total - 1] else 0)
+        return stream(Said(solutions[text]), wait=0.3 if text == asked[total - 1] else 0)
 
     def counts():
         found = {question(json.loads(body)): times for body, times in known.asked.items()}

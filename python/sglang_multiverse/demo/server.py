@@ -16,6 +16,7 @@ from pathlib import Path
 
 _START_SECONDS = 600.0
 _STOP_SECONDS = 10.0
+_KILL_SECONDS = 10.0  # how long the system may take to end what was killed
 # What SGLang logs when a part of its start begins; only for show.
 _STAGES = (
     ("Load weight begin", "loading the model"),
@@ -95,12 +96,12 @@ class Server:
             return
         with _signals_later():
             # SIGINT: on SIGTERM SGLang looks up only every few seconds.
-            for sign in (signal.SIGINT, signal.SIGKILL):
+            for sign, seconds in ((signal.SIGINT, _STOP_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
                 try:
                     os.killpg(self.process.pid, sign)
                 except ProcessLookupError:
                     break
-                _wait_for_group(self.process, _STOP_SECONDS)
+                _wait_for_group(self.process, seconds)
 
     def _healthy(self) -> bool:
         try:
