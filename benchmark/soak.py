@@ -65,6 +65,7 @@ def soak(args: argparse.Namespace, console: Console) -> tuple[dict[str, Any], li
         *FLAGS,
         *("--page-size", str(args.page_size)),
         *("--max-running-requests", str(rows)),
+        *args.server_flags.split(),
         model=args.model_path,
         pool=pool,
         **environment(args.overlap),
@@ -197,6 +198,9 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         "--overlap", action="store_true", help="SGLang's overlap event loop, also on a CPU"
     )
     parser.add_argument("--page-size", type=int, default=1)
+    parser.add_argument(
+        "--server-flags", default="", metavar="FLAGS", help="more of SGLang's, as one argument"
+    )
     parser.add_argument("--prompts", type=int, default=80, help="different ones (default: 80)")
     parser.add_argument(
         "--deadline", type=float, default=600, help="seconds; a later answer is a hang"

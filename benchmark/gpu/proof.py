@@ -1,6 +1,7 @@
 """Runs the stages of `stages.py`: each in a process of its own, killed at its limit.
 
-Whatever fails or is cut, the others run, and what was written stays. Called by `proof.sh`.
+Whatever fails or is cut, the others run, and what was written is kept: in `<out>/<stage>.json`
+while the stage runs, in `<out>/proof.json` from then on. Called by `proof.sh`.
 """
 
 from __future__ import annotations
@@ -52,12 +53,13 @@ class Running:
         self.kill()
         log = self.log.read_text(errors="replace")
         self.log.unlink()  # few files come back from some machines
+        result = _take(self.result)
         return {
             "status": "cut" if code is None else "done" if code == 0 else "failed",
             "code": code,
             "seconds": round(time.monotonic() - self.began, 1),
-            "wrote": self.result.exists(),
             "tail": log[-TAIL:],
+            "result": result,
         }
 
     def kill(self) -> None:
@@ -98,8 +100,7 @@ def run(chosen: list[Stage], out: Path, until: float) -> dict[str, Any]:
         for one in running:
             stage, left = one.stage, until - time.monotonic()
             if summary[stage.name]["status"] == "failed" and stage.again and left >= stage.least:
-                # What it wrote the first time is kept in the summary.
-                first = {**summary[stage.name], "result": _read(one.result)}
+                first = summary[stage.name]
                 other = stage._replace(command=(*stage.command, *stage.again))
                 second = Running(other, out, min(stage.limit, left)).ended()
                 summary[stage.name] = {**second, "again": list(stage.again), "first": first}
@@ -112,8 +113,16 @@ def run(chosen: list[Stage], out: Path, until: float) -> dict[str, Any]:
     return summary
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.exists() else None
+def _take(path: Path) -> Any:
+    """What a stage wrote, which is in the summary from now on; None where there is nothing."""
+    if not path.exists():
+        return None
+    try:
+        result = json.loads(path.read_text())
+    except ValueError:  # cut amid writing; the file stays
+        return None
+    path.unlink()
+    return result
 
 
 def main() -> None:

@@ -50,8 +50,8 @@ def test_a_stage_that_fails_ends_nothing_but_itself(tmp_path: Path) -> None:
     summary = run([stage("bad", "1/0"), stage("good", WRITES, 1)], tmp_path)
     assert summary["bad"]["status"] == "failed" and "ZeroDivisionError" in summary["bad"]["tail"]
     assert summary["good"]["status"] == "done" and summary["good"]["tail"] == "said\n"
-    assert json.loads((tmp_path / "good.json").read_text()) == [1]
-    assert not summary["bad"]["wrote"] and summary["good"]["wrote"]
+    assert summary["good"]["result"] == [1] and summary["bad"]["result"] is None
+    assert [file.name for file in tmp_path.iterdir()] == ["proof.json"]
 
 
 def test_a_stage_is_cut_at_its_limit_with_all_that_it_started(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_stage_is_cut_at_its_limit_with_all_that_it_started(tmp_path: Path) ->
     began = time.monotonic()
     summary = run([stage("slow", code, limit=5)], tmp_path)
     assert time.monotonic() - began < 40
-    assert summary["slow"]["status"] == "cut" and summary["slow"]["wrote"]
+    assert summary["slow"]["status"] == "cut" and summary["slow"]["result"] == [1]
     child = int(summary["slow"]["tail"].split()[0])
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
 
@@ -133,6 +133,7 @@ def test_flags_are_sglangs() -> None:
     flags = [[*servers.SAFE, *way.flags] for way in (*servers.WAYS, *servers.TINY_WAYS)]
     flags += [steps.flags(steps.CASES, eager=eager) for eager in (False, True)]
     flags += [line.split() for tiny in (False, True) for line in replay.servers(tiny=tiny)]
+    flags.append(import_module("stages").SOAK_SERVER.split())
     for one in flags:
         parser.parse_args(["--model-path", "m", *one])
 
@@ -144,10 +145,10 @@ class Rehearsal(NamedTuple):
 
 
 def rehearsal(folder: Path, stack: ExitStack) -> Rehearsal:
-    """A job. The tests that the other stages run have processes of their own."""
+    """A job. What the other stages run is in tests of its own."""
     command = [str(GPU / "proof.sh"), "--rehearse", "--out", str(folder), "--seconds", "1100"]
     proof = subprocess.Popen(
-        [*command, "--only", "machine", "servers", "steps", "throughput"],
+        [*command, "--only", "machine", "servers", "training", "steps", "throughput"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -163,12 +164,15 @@ def rehearsal(folder: Path, stack: ExitStack) -> Rehearsal:
 def test_rehearsal(ahead: Rehearsal) -> None:
     """Its programs from end to end."""
     assert ahead.code == 0, ahead.said
-    servers = json.loads((ahead.out / "servers.json").read_text())
+    results = json.loads((ahead.out / "proof.json").read_text())
+    servers, steps, throughput, training = (
+        results[name]["result"] for name in ("servers", "steps", "throughput", "training")
+    )
     assert all(said["right"] for said in servers.values())
-    steps = json.loads((ahead.out / "steps.json").read_text())
+    assert training["agreement"]["right"]
     (said,) = [s for name, s in steps["cases"].items() if not name.startswith("profile")]
     assert said["difference"] < 1e-5 and said["same_choice"] == 1
     assert len(steps["cases"]) == 2
-    (said,) = json.loads((ahead.out / "throughput.json").read_text())["cases"].values()
+    (said,) = throughput["cases"].values()
     ways = [way for way in said.values() if "wrong" in way]
     assert len(ways) == 2 and not any(way["wrong"] for way in ways)
