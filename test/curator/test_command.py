@@ -375,7 +375,7 @@ def test_failed_examples_are_tried_again_when_asked(source, tmp_path, capsys):
         assert run(source, tmp_path / "out", server.url, *flags) == 0
     assert len(rows(tmp_path / "out")) == len(KNOWN)
     told = good.requests[0]["messages"][1]["content"]
-    assert "An earlier attempt at this text failed, so take care: the answer holds no JSON" in told
+    assert "# An earlier attempt\n\nIt failed, so take care: the answer holds no JSON" in told
 
 
 def test_show_and_report(source, tmp_path, capsys):
