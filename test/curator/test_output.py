@@ -55,9 +55,7 @@ def test_the_ramp_begins_with_the_sources_own_text(out, tiny_path):
     conversations = read_conversations([str(out / "train.jsonl")])
     corpus = build_corpus(conversations, tokenizer, resolve_tags(tokenizer), (0.0, 1.0), 8192, 0)
     rows, twins = read(out, "train"), read(out, "train-sequential")
-    for row, twin, form, plain in zip(
-        rows, twins, corpus.parallel, corpus.sequential, strict=True
-    ):
+    for row, twin, form, plain in zip(rows, twins, corpus.parallel, corpus.sequential, strict=True):
         assert row["messages"][1]["content"] in tokenizer.decode(form.ids)
         assert twin["messages"][1]["content"] in tokenizer.decode(plain.ids)
     changed = [row for row in rows if row["branches"]]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from .config import StageSettings
 from .draft import Draft, Rules
 from .errors import RejectedError, StageFailedError
-from .prompt import Attempt, messages, repair
+from .prompt import FIRST, Attempt, messages, repair
 from .request import Reply, Request
 from .schema import Answer, json_schema
 from .stages import Stage
@@ -33,7 +33,7 @@ async def converse(
     ask: Asking,
     *,
     repairs: int,
-    before: Attempt = Attempt(),
+    before: Attempt = FIRST,
 ) -> Draft:
     """The draft with this stage's answer in it.
 

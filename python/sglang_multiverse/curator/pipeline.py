@@ -21,7 +21,7 @@ from .errors import (
     StageFailedError,
 )
 from .finish import Counter, finished, most_parallelism, sequential
-from .prompt import Attempt, prompt
+from .prompt import FIRST, Attempt, prompt
 from .request import Reply, Request
 from .schema import json_schema
 from .sentences import split
@@ -123,7 +123,7 @@ class Curator:
 
     async def _example(self, key: str, example: Example) -> None:
         before = self._store.example(key)
-        outline = rest = Attempt()
+        outline = rest = FIRST
         if self._config.only:
             self._store.forget_example(key)
         elif before and before.status == "failed" and self._config.retry_failed:

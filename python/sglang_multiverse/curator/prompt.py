@@ -26,6 +26,9 @@ class Attempt(NamedTuple):
     found: str = ""
 
 
+FIRST = Attempt()
+
+
 @cache
 def prompt(name: str) -> str:
     """The text of `prompts/{name}.md`."""
@@ -37,7 +40,7 @@ def messages(
     question: str,
     sentences: Sequence[str],
     found: Sequence[str],
-    before: Attempt = Attempt(),
+    before: Attempt = FIRST,
 ) -> list[Message]:
     """The conversation that opens a stage.
 
