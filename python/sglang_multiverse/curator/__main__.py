@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -29,8 +29,13 @@ from .store import Store
 PROG = "python -m sglang_multiverse.curator"
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help lists what there is\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROG, description="Turn sequential reasoning into Multiverse training data."
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -118,7 +123,7 @@ def run(where: str, out: Path, config: RunConfig) -> int:
 async def _curate(
     source: Source, store: Store, config: RunConfig, counter: Counter, console: Console
 ) -> tuple[Outcome, str]:
-    endpoint = Endpoint(config, os.environ.get(config.api_key_env) or "none")
+    endpoint = Endpoint(config, config.api_key)
     try:
         model = await endpoint.first_model()
         with Shown(console, len(source)) as shown:
@@ -132,7 +137,7 @@ async def _count(
     source: Source, store: Store, config: RunConfig, counter: Counter, counted: Estimate
 ) -> None:
     """Run against nobody; records are found again under the model's name, which is asked for."""
-    endpoint = Endpoint(config, os.environ.get(config.api_key_env) or "none")
+    endpoint = Endpoint(config, config.api_key)
     try:
         model = config.model or await endpoint.first_model()
     except CuratorError:
