@@ -86,4 +86,12 @@ def test_remarks():
         "G1.1: begins with 'First,', as one of a sequence",
         "G1.2: speaks of 'the other path'",
     ]
-    assert path_remarks(sentences, body, {0: "Take x.", 1: "As y says."}) == []
+    for order in (
+        "Again, x.",
+        "The only case left is x.",
+        "Another way: x.",
+        "the last options are",
+    ):
+        assert [r[:4] for r in path_remarks(sentences, body, {0: order, 1: "y"})] == ["G1.1"]
+    for plain in ("Take x.", "The last digit is 3.", "Another prime is 5.", "Againward x."):
+        assert path_remarks(sentences, body, {0: plain, 1: "As y says."}) == []

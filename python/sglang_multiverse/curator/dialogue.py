@@ -59,7 +59,9 @@ async def converse(
             problems = error.problems
             if reply.finish == "length":
                 problems = (f"the answer was cut after {reply.completion_tokens} tokens", *problems)
+            fits = False
         else:
+            fits = True
             asked_before = usable is not None
             tagged = tuple(f"{stage.name}: {remark}" for remark in remarks)
             usable = replace(found, remarks=(*found.remarks, *tagged))
@@ -67,7 +69,7 @@ async def converse(
                 return usable
             problems = remarks
         bad = {"role": "assistant", "content": reply.text[:MOST_SAID_BACK]}
-        said = [*opening, bad, repair(problems)]
+        said = [*opening, bad, repair(problems, usable=fits)]
     if usable is None:
         raise StageFailedError(stage.name, "; ".join(problems[:5]), "\n\n".join(known))
     return usable

@@ -70,9 +70,10 @@ def _failed(before: Attempt) -> list[str]:
     return [text]
 
 
-def repair(problems: Sequence[str]) -> Message:
-    """What is said to the model after an answer that cannot be used."""
+def repair(problems: Sequence[str], *, usable: bool = False) -> Message:
+    """What is said to the model after an answer that cannot be used, or that could be better."""
     listed = "\n".join(f"- {problem}" for problem in problems[:20])
     more = f"\n- and {len(problems) - 20} more" if len(problems) > 20 else ""
+    wrong = "This can be used, but could be better" if usable else "This cannot be used"
     again = "Answer again, with the whole JSON object."
-    return {"role": "user", "content": f"This cannot be used:\n{listed}{more}\n\n{again}"}
+    return {"role": "user", "content": f"{wrong}:\n{listed}{more}\n\n{again}"}
