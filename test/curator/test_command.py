@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -449,12 +451,17 @@ def test_show_and_report(source, tmp_path, capsys):
     capsys.readouterr()
     assert main(["show", "example-2", "--out", out]) == 0
     said = capsys.readouterr().out
-    assert "example-2: nested, degree of parallelism" in said and "block G2" in said
+    assert "example-2: nested, degree of parallelism" in said
+    # Piece by piece: a sentence with new words stands beside them, a nested path has its label.
+    assert re.search(r"\[8\] Alternatively, .* path 2 +The colours differ", said)
+    assert re.search(r"\[5\] Both red: .* path 1\.1 +Both red: ", said)
+    assert re.search(r"  block of 2 +1\.1: Count the ordered", said)
     assert main(["show", "--out", out]) == 0
     assert "example-1: flat" in capsys.readouterr().out
     assert main(["report", "--out", out]) == 0
     said = capsys.readouterr().out
-    assert "nested" in said and "rewrite" in said
+    stages = ["outline", "graph", "refill", "plan", "rewrite"]
+    assert re.findall(r"^ (\w+) +\d", said, re.MULTILINE)[-5:] == stages and "cost" not in said
     assert main(["show", "example-99", "--out", out]) == 2
     assert "there are: example-1, example-2" in capsys.readouterr().err
 
@@ -464,7 +471,13 @@ def test_the_demo_runs(tmp_path, capsys):
     chains = (tmp_path / "chains.jsonl").read_text().splitlines()
     assert len(rows(tmp_path / "curated")) == len(chains)
     said = capsys.readouterr().out
-    assert "stand-in" in said and "example-1: flat" in said
+    assert "stand-in" in said and "example-1: flat" in said and str(tmp_path / "curated") in said
+
+
+def test_the_demo_names_no_file_that_is_gone(capsys):
+    assert main(["demo"]) == 0
+    said = capsys.readouterr().out
+    assert "Nothing is kept." in said and tempfile.gettempdir() not in said
 
 
 def test_plots_are_asked_for_before_anything_is_done(source, tmp_path, monkeypatch, capsys):

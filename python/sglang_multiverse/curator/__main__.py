@@ -67,7 +67,10 @@ def _dispatch(args: argparse.Namespace) -> int:
     match args.command:
         case "run":
             flags = {k: v for k, v in vars(args).items() if k not in ("command", "source", "out")}
-            return run(args.source, args.out, make_config(flags))
+            code, files = run(args.source, args.out, make_config(flags))
+            for file in files:
+                print(file)
+            return code
         case "show":
             return _show(args.out, args.id)
         case "report":
@@ -79,8 +82,11 @@ def _dispatch(args: argparse.Namespace) -> int:
             return demo(args.out)
 
 
-def run(where: str, out: Path, config: RunConfig) -> int:
-    """Curate a source; the exit code is 1 where an example is not done.
+def run(where: str, out: Path, config: RunConfig) -> tuple[int, list[Path]]:
+    """Curate a source.
+
+    Returns:
+        The exit code, 1 where an example is not done, and the files that were written.
 
     Raises:
         CuratorError: before anything was written over.
@@ -95,7 +101,8 @@ def run(where: str, out: Path, config: RunConfig) -> int:
     if source.repeated:
         console.print(f"{source.repeated} rows repeat earlier ones and are left out")
     if config.dry_run:
-        return _dry_run(source, out, config, counter)
+        _dry_run(source, out, config, counter)
+        return 0, []
     with Store(out) as store:
         outcome, model = asyncio.run(_curate(source, store, config, counter, console))
         for name, why in list(outcome.unfinished.items())[:5]:
@@ -105,7 +112,7 @@ def run(where: str, out: Path, config: RunConfig) -> int:
             console.print(said, markup=False, soft_wrap=True)
         if config.only not in (0, 5):
             console.print(f"stage {config.only} was asked anew; run without --only to go on")
-            return 0
+            return 0, []
         files = output.write(
             store,
             out,
@@ -115,9 +122,7 @@ def run(where: str, out: Path, config: RunConfig) -> int:
             with_plots=config.plots,
         )
         left = show.report(store, Console())
-    for file in files:
-        print(file)
-    return 1 if left else 0
+    return (1 if left else 0), files
 
 
 async def _curate(
@@ -147,7 +152,7 @@ async def _count(
     await Curator(config, counted, store, counter, Unwatched(), model).run(source)
 
 
-def _dry_run(source: Source, out: Path, config: RunConfig, counter: Counter) -> int:
+def _dry_run(source: Source, out: Path, config: RunConfig, counter: Counter) -> None:
     console = Console()
     counted = Estimate(config)
     with Store(out, in_memory=True) as store:
@@ -159,7 +164,6 @@ def _dry_run(source: Source, out: Path, config: RunConfig, counter: Counter) -> 
         + (f"; cost {counted.cost:,.2f}" if counted.cost else ""),
         soft_wrap=True,
     )
-    return 0
 
 
 def _show(out: Path, name: str | None) -> int:
