@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ..records import digest
-from .config import RunConfig, StageSettings, stage_settings
+from .config import STAGE_NAMES, RunConfig, StageSettings, stage_settings
 from .dialogue import converse
 from .draft import Draft, Example
 from .endpoint import Asked, cost_of
@@ -44,6 +44,8 @@ class Watcher(Protocol):
     def called(self, stage: str, reply: Reply) -> None: ...
 
     def stage_done(self, stage: str) -> None: ...
+
+    def stage_failed(self, stage: str) -> None: ...
 
     def example_done(self, status: str) -> None: ...
 
@@ -145,6 +147,8 @@ class Curator:
                     self._store.keep_example(key, Stored(example.id, "done", content))
                     self._watcher.example_done("done")
                 return
+            # The last stage's words make the text, and earn the remarks that `strict` refuses.
+            self._watcher.stage_failed(failed.stage if failed.stage in STAGE_NAMES else "rewrite")
             rest = Attempt(rest.rounds + 1, failed.reason, failed.found)
             if failed.stage in FIRST_STAGES:
                 outline = rest
