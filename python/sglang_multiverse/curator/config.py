@@ -63,7 +63,9 @@ class RunConfig:
     )
 
     repairs: int = setting(3, "times that an answer is sent back to be mended", least=0, most=20)
-    rounds: int = setting(2, "times that an example is begun before it fails", least=1, most=20)
+    rounds: int = setting(
+        2, "times that an example goes through the stages before it fails", least=1, most=20
+    )
     max_tokens: int = setting(0, "tokens of a run after which no call is made; 0: none", least=0)
     max_cost: float = setting(0.0, "cost of a run after which no call is made; 0: none", least=0)
 
