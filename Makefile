@@ -31,7 +31,7 @@ demo: env ## Serve a small model, ask it one question, show the branches, stop
 	$(PYTHON_BIN) -m sglang_multiverse.demo $(ARGS)
 
 curate-demo: env ## Curate bundled example chains, asking a local stand-in for a model
-	$(PYTHON_BIN) -m sglang_multiverse.curator demo
+	$(PYTHON_BIN) -m sglang_multiverse.curator demo $(ARGS)
 
 evaluate: env ## Evaluate a running server; ARGS="--task aime24 --samples 8 --temperature 0.6"
 	$(PYTHON_BIN) -m sglang_multiverse.evaluation run --out runs/evaluation $(ARGS)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
 from sglang_multiverse.curator import __main__ as command
 from sglang_multiverse.curator.__main__ import main
-from sglang_multiverse.curator.demo import bundled, completion, serving, write_source
+from sglang_multiverse.curator.demo import (
+    Response,
+    Server,
+    bundled,
+    completion,
+    serving,
+    write_source,
+)
 
 from .hostile import Hostile
 
@@ -49,6 +59,10 @@ def rows(out):
         ("--base-url http://a:b/v1", "base_url: 'http://a:b/v1' is no address"),
         ("--extra-body [1]", "extra_body: '[1]', for outline, is no JSON object"),
         ("--extra-body {", "extra_body: '{', for outline, is no JSON object"),
+        ('--extra-body {"a":NaN}', "extra_body: '{\"a\":NaN}', for outline, is no JSON object"),
+        ('--extra-body {"n":2}', "extra_body: '{\"n\":2}', for outline, holds n, which"),
+        ("--columns thinking=question", "columns: question and thinking are both 'question'"),
+        ("--model \udcff", "model: '\\udcff' is not UTF-8"),
         ("--only 6", "only: 6 is out of range; allowed: from 0 to 5"),
         ("--max-cost 5", "max_cost: needs price_in or price_out"),
         ("--tokenizer /nowhere", "tokenizer: /nowhere cannot be read"),
@@ -64,6 +78,7 @@ def test_a_bad_setting_is_one_line(flags, said, source, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
+        (" ", "stage: '' is not one of outline, graph, refill, plan, rewrite"),
         ("dream model=x", "stage: 'dream' is not one of outline, graph, refill, plan, rewrite"),
         ("plan size=3", "stage: 'size=3' is not one of model=…, temperature=…"),
         ("plan temperature=9", "stage plan temperature: 9.0 is out of range"),
@@ -84,6 +99,8 @@ def test_a_bad_setting_of_a_stage_is_one_line(stage, said, source, tmp_path, cap
         ('{"question": "a", "thinking": 3}\n', "", "'thinking' is no text but 3"),
         ('{"question": "a", "thinking": " "}\n', "", "'thinking' is empty"),
         ('{"question": "a", "thinking": "\\ud800"}\n', "", "'thinking' is no text"),
+        ('{"question": "a", "thinking": "b", "id": true}\n', "", "'id' is no text but True"),
+        ("[" * 100_000 + "\n", "", "source.jsonl:1 is no JSON"),
         ('{"question": "a", "thinking": "b"}\n', "--columns answer=final", "has no column 'final'"),
         ('{"question": "a", "thinking": "b"}\n', "--preset s1k", "no column 'deepseek_thinking_tr"),
         (
@@ -131,6 +148,55 @@ def test_what_is_not_there_is_one_line(source, tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"error: base_url: {url} cannot be reached")
     assert main(["show", "x", "--out", str(tmp_path / "none")]) == 2
     assert "there are no records in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["run"], ["run", "x", "--modle", "m"], ["dream"], []])
+def test_a_bad_command_line_is_one_line(flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(flags)
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2 and printed.startswith("error: ") and printed.count("\n") == 1
+
+
+def test_a_bad_key_is_not_printed(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MY_KEY", "se\ncret")
+    with serving(KNOWN) as server:
+        assert run(source, tmp_path / "out", server.url, "--api-key-env", "MY_KEY") == 2
+        said = capsys.readouterr().err
+        assert said == "error: api_key_env: what MY_KEY holds cannot be a key\n"
+        monkeypatch.setenv("MY_KEY", "secret\n")  # as a file's last line has it
+        assert run(source, tmp_path / "out", server.url, "--api-key-env", "MY_KEY") == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Response(500, b"oops"), "does not list its models (status 500); give --model"),
+        (Response(body=b"<html>"), "does not list its models (its answer is no list)"),
+        (Response(body=b'{"data": []}'), "lists none; give --model"),
+        (Response(401, b"{}"), "refuses the key"),
+        (None, "cannot be reached: Request timed out."),
+    ],
+)
+def test_an_endpoint_that_is_none_is_one_line(answer, said, source, tmp_path, monkeypatch, capsys):
+    async def models(self, first, body):
+        if answer is None:
+            await asyncio.sleep(60)
+        return answer
+
+    with serving(KNOWN) as server:
+        monkeypatch.setattr(Server, "_answer", models)
+        assert run(source, tmp_path / "out", server.url, "--timeout", "0.2") == 2
+    printed = capsys.readouterr().err
+    assert said in printed and printed.startswith("error: ") and printed.count("\n") == 1
+    assert not (tmp_path / "out" / "train.jsonl").exists()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(source, tmp_path):
+    source.write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
+    with serving(KNOWN) as server:
+        assert run(source, tmp_path / "out", server.url) == 0
+    assert len(rows(tmp_path / "out")) == len(KNOWN)
 
 
 def test_an_unreachable_endpoint_writes_nothing_over(source, tmp_path):
@@ -375,7 +441,7 @@ def test_failed_examples_are_tried_again_when_asked(source, tmp_path, capsys):
         assert run(source, tmp_path / "out", server.url, *flags) == 0
     assert len(rows(tmp_path / "out")) == len(KNOWN)
     told = good.requests[0]["messages"][1]["content"]
-    assert "An earlier attempt at this text failed, so take care: the answer holds no JSON" in told
+    assert "# An earlier attempt\n\nIt failed, so take care: the answer holds no JSON" in told
 
 
 def test_show_and_report(source, tmp_path, capsys):
@@ -385,12 +451,17 @@ def test_show_and_report(source, tmp_path, capsys):
     capsys.readouterr()
     assert main(["show", "example-2", "--out", out]) == 0
     said = capsys.readouterr().out
-    assert "example-2: nested, degree of parallelism" in said and "block G2" in said
+    assert "example-2: nested, degree of parallelism" in said
+    # Piece by piece: a sentence with new words stands beside them, a nested path has its label.
+    assert re.search(r"\[8\] Alternatively, .* path 2 +The colours differ", said)
+    assert re.search(r"\[5\] Both red: .* path 1\.1 +Both red: ", said)
+    assert re.search(r"  block of 2 +1\.1: Count the ordered", said)
     assert main(["show", "--out", out]) == 0
     assert "example-1: flat" in capsys.readouterr().out
     assert main(["report", "--out", out]) == 0
     said = capsys.readouterr().out
-    assert "nested" in said and "rewrite" in said
+    stages = ["outline", "graph", "refill", "plan", "rewrite"]
+    assert re.findall(r"^ (\w+) +\d", said, re.MULTILINE)[-5:] == stages and "cost" not in said
     assert main(["show", "example-99", "--out", out]) == 2
     assert "there are: example-1, example-2" in capsys.readouterr().err
 
@@ -400,7 +471,13 @@ def test_the_demo_runs(tmp_path, capsys):
     chains = (tmp_path / "chains.jsonl").read_text().splitlines()
     assert len(rows(tmp_path / "curated")) == len(chains)
     said = capsys.readouterr().out
-    assert "stand-in" in said and "example-1: flat" in said
+    assert "stand-in" in said and "example-1: flat" in said and str(tmp_path / "curated") in said
+
+
+def test_the_demo_names_no_file_that_is_gone(capsys):
+    assert main(["demo"]) == 0
+    said = capsys.readouterr().out
+    assert "Nothing is kept." in said and tempfile.gettempdir() not in said
 
 
 def test_plots_are_asked_for_before_anything_is_done(source, tmp_path, monkeypatch, capsys):

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from sglang_multiverse.curator.checks import path_remarks, paths_of, visible, wording_remarks
+from sglang_multiverse.curator.checks import (
+    path_remarks,
+    paths_of,
+    rewriting_problems,
+    visible,
+    wording_remarks,
+)
 from sglang_multiverse.curator.facts import distance, dropped, facts, invented
 from sglang_multiverse.curator.render import Wording
 from sglang_multiverse.curator.tree import Block, Text
@@ -86,4 +92,28 @@ def test_remarks():
         "G1.1: begins with 'First,', as one of a sequence",
         "G1.2: speaks of 'the other path'",
     ]
-    assert path_remarks(sentences, body, {0: "Take x.", 1: "As y says."}) == []
+    for order in (
+        "Again, x.",
+        "The only case left is x.",
+        "Another way: x.",
+        "the last options are",
+    ):
+        assert [r[:4] for r in path_remarks(sentences, body, {0: order, 1: "y"})] == ["G1.1"]
+    for plain in ("Take x.", "The last digit is 3.", "Another prime is 5.", "Againward x."):
+        assert path_remarks(sentences, body, {0: plain, 1: "As y says."}) == []
+
+
+def test_a_path_takes_no_number_from_a_sibling():
+    sentences = ("There are 20. ", "Take 7. ", "Take x. ", "Then y. ", "So.")
+    inner = Block(((Text(2, 3),), (Text(3, 4),)))
+    body = (Text(0, 1), Block(((Text(1, 2),), (inner,))), Text(4, 5))
+
+    def problems(changed):
+        return rewriting_problems("What of 5?", sentences, body, changed, 1.0)
+
+    assert problems({2: "Take x of 20.", 3: "Then y is 5."}) == []
+    unseen = "the number 7 is in nothing that this path can see"
+    assert problems({2: "Take x as 7."}) == [f"G1.2: {unseen}", f"G2.1: {unseen}"]
+    # A path inside another sees neither its own siblings nor those of the outer one.
+    assert f"G2.2: {unseen}" in problems({3: "Then y is 7."})
+    assert "G2.2: the number 9" in str(problems({2: "Take x as 9.", 3: "Then 9 as well."}))

@@ -171,8 +171,19 @@ def test_an_answer_that_stays_wrong_is_a_reported_failure(name, tmp_path, capsys
     assert all(re.search(said, failure["reason"]) for failure in failures), failures
     assert failures[0]["rounds"] == 2
     assert f"example-1: {stage}: " in capsys.readouterr().out
-    # A question, an answer sent back once, and the whole once more: no call beyond that.
+    # A question, an answer sent back once, and the same once more: no call beyond that.
     assert {n for (_, where), n in hostile.calls.items() if where == stage} == {4}
+    # Where steps and text do not fit, the outline is asked anew; what fails later goes back to
+    # the graph, with what was wrong and the groups that it speaks of.
+    outlines = 1 if stage in ("plan", "rewrite") else 2
+    assert {n for (_, where), n in hostile.calls.items() if where == "graph"} <= {2, 4}
+    if stage != "outline":
+        assert {n for (_, where), n in hostile.calls.items() if where == "outline"} == {outlines}
+    told = [r["messages"][1]["content"] for r in hostile.requests if stage_of(r) == "graph"]
+    if outlines == 1:
+        again = [text for text in told if "# An earlier attempt" in text]
+        assert len(again) == len(KNOWN) and all(re.search(said, text) for text in again)
+        assert all("## Groups\n\nG1\n  G1.1: sentences " in text for text in again)
 
 
 BROKEN = {

@@ -48,16 +48,29 @@ def test_training_reads_it(out, tiny_path):
         assert (blocks, malformed) == (parallel if name == "train" else 0, 0)
 
 
+def test_the_ramp_begins_with_the_sources_own_text(out, tiny_path):
+    """Sequential passes read the chain as it was, not the parallel text without its tags."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_path)
+    add_tags(tokenizer)
+    conversations = read_conversations([str(out / "train.jsonl")])
+    corpus = build_corpus(conversations, tokenizer, resolve_tags(tokenizer), (0.0, 1.0), 8192, 0)
+    rows, twins = read(out, "train"), read(out, "train-sequential")
+    for row, twin, form, plain in zip(rows, twins, corpus.parallel, corpus.sequential, strict=True):
+        assert row["messages"][1]["content"] in tokenizer.decode(form.ids)
+        assert twin["messages"][1]["content"] in tokenizer.decode(plain.ids)
+    changed = [row for row in rows if row["branches"]]
+    assert changed and all("First, let x" not in row["messages"][1]["content"] for row in changed)
+    assert any("First, let x" in tokenizer.decode(one.ids) for one in corpus.sequential)
+
+
 def test_parquet_and_lines_say_the_same(out):
     for split in SPLITS:
         table = pq.read_table(out / f"{split}.parquet").to_pylist()
         parallel, sequential = read(out, split), read(out, f"{split}-sequential")
         assert len(table) == len(parallel) == len(sequential) > 0
         for row, one, twin in zip(table, parallel, sequential, strict=True):
-            assert row["messages"] == one["messages"]
+            assert row == one
             assert row["sequential_messages"] == twin["messages"]
-            rest = {name: value for name, value in row.items() if not name.endswith("messages")}
-            assert rest == {name: one[name] for name in rest}
 
 
 def test_splits_go_by_the_question(out):

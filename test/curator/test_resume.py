@@ -88,19 +88,21 @@ def killed_and_resumed(tmp_path, chains, kills, seed):
             child = context.Process(target=run_in_child, args=(arguments,))
             asked = len(broken.requests)
             child.start()
-            # From before the first call to far into the run, but counted from when it is up.
-            limit = time.monotonic() + 30
-            while len(broken.requests) == asked and child.is_alive() and time.monotonic() < limit:
+            # From the first call to far into the run, in calls: a busy machine gets as far.
+            until, limit = asked + draw.randint(1, 3 * CONCURRENCY), time.monotonic() + 60
+            while len(broken.requests) < until and child.is_alive() and time.monotonic() < limit:
                 time.sleep(0.002)
-            time.sleep(draw.uniform(0, 4 * LATENCY))
+            time.sleep(draw.uniform(0, LATENCY))
             os.kill(child.pid, signal.SIGKILL)
             child.join()
             done += child.exitcode == -signal.SIGKILL
             time.sleep(2 * LATENCY)  # what the dead one had sent is answered
             kept, before = stored(tmp_path / "out", known), broken.calls.copy()
-            yield kept, before, broken.calls
+            yield kept, before, broken.calls, len(broken.requests) - asked
+        asked = len(broken.requests)
         assert main(arguments) == 0
-        yield kept, before, broken.calls
+        kept = stored(tmp_path / "out", known)
+        yield kept, before, broken.calls, len(broken.requests) - asked
         # Finished work costs nothing: once more asks for nothing.
         calls = broken.calls.copy()
         assert main(arguments) == 0
@@ -116,7 +118,10 @@ def check(tmp_path, chains, kills, seed):
     kept: set = set()
     before: dict = {}
     rounds = 0
-    for newly_kept, newly_before, calls in killed_and_resumed(tmp_path, chains, kills, seed):
+    runs = killed_and_resumed(tmp_path, chains, kills, seed)
+    for newly_kept, newly_before, calls, asked in runs:
+        # Only what was in flight is lost.
+        assert len(newly_kept) >= len(kept) + asked - CONCURRENCY
         # What was kept before this round was not asked for in it.
         for pair in kept:
             assert calls[pair] == before[pair], pair

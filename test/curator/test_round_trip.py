@@ -18,10 +18,11 @@ from sglang_multiverse.training.data.blocks import OPENING
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "data" / "multiverse_traces.jsonl"
 COUNT = 26
 
-pytestmark = pytest.mark.skipif(
+with_traces = pytest.mark.skipif(
     not TRACES.is_file() and "CI" not in os.environ,
     reason=f"no traces at ../shared/data/{TRACES.name} beside the checkout",
 )
+pytestmark = with_traces
 
 
 @cache

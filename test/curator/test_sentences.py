@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sglang_multiverse.curator.sentences import formulas, numbered, protected, split
 
 from .strategies import quick
-from .test_round_trip import known
+from .test_round_trip import known, with_traces
 
 SIGNS = st.sampled_from(
     [
@@ -63,6 +63,7 @@ def test_by_hand(text, expected):
     assert split(text) == expected
 
 
+@with_traces
 def test_real_chains_are_cut_into_sentences():
     lengths = []
     for one in known().values():

@@ -101,6 +101,7 @@ def test_good_spans():
         ({"S1": ("S1", 0, 2)}, "S1 is 0 to 2"),
         ({"S1": ("S1", 2, 1)}, "first is at most last"),
         ({"S3": ("S3", 7, 7)}, "sentences 8 to 8 are left out at the end"),
+        ({"S2": None}, "before S2.1, which must start at 3, unless they are S2's own"),
         ({"S2.2": ("S2.2", 6, 6)}, "sentences 5 to 5 are left out before S2.2, which must start"),
         ({"S2.2": ("S2.2", 4, 6)}, "sentences 4 to 4 are given twice before S2.2"),
         ({"S3": ("S4", 7, 8)}, "there is no step 'S4'"),

@@ -362,6 +362,11 @@ def test_an_example_that_turned_parallel_stays_so() -> None:
         ("[]", r":1 is not an object with messages"),
         ('{"messages": [{"role": "user", "content": "a"}]}', r":1: no assistant turn"),
         ('{"messages": [{"role": "assistant", "content": 1}]}', r":1: no assistant turn, or"),
+        ('{"messages": 1}', r":1 is not an object with messages"),
+        (
+            '{"messages": [{"role": "assistant", "content": "a"}], "sequential_messages": []}',
+            r":1: no assistant turn",
+        ),
     ],
 )
 def test_a_broken_line_is_named(line: str, message: str, tmp_path: Path) -> None:
@@ -376,7 +381,7 @@ def test_a_line_ends_where_json_lines_end(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     line = json.dumps({"messages": [{"role": "assistant", "content": content}]}, ensure_ascii=False)
     path.write_text(f"{line}\r\n\n{line}\n", encoding="utf-8", newline="")
-    found = list(read_conversations([str(path)]))
+    found = [one.messages for one in read_conversations([str(path)])]
     assert found == [[{"role": "assistant", "content": content}]] * 2
 
 

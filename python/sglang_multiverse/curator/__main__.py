@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -29,8 +29,13 @@ from .store import Store
 PROG = "python -m sglang_multiverse.curator"
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help lists what there is\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROG, description="Turn sequential reasoning into Multiverse training data."
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -62,7 +67,10 @@ def _dispatch(args: argparse.Namespace) -> int:
     match args.command:
         case "run":
             flags = {k: v for k, v in vars(args).items() if k not in ("command", "source", "out")}
-            return run(args.source, args.out, make_config(flags))
+            code, files = run(args.source, args.out, make_config(flags))
+            for file in files:
+                print(file)
+            return code
         case "show":
             return _show(args.out, args.id)
         case "report":
@@ -74,8 +82,11 @@ def _dispatch(args: argparse.Namespace) -> int:
             return demo(args.out)
 
 
-def run(where: str, out: Path, config: RunConfig) -> int:
-    """Curate a source; the exit code is 1 where an example is not done.
+def run(where: str, out: Path, config: RunConfig) -> tuple[int, list[Path]]:
+    """Curate a source.
+
+    Returns:
+        The exit code, 1 where an example is not done, and the files that were written.
 
     Raises:
         CuratorError: before anything was written over.
@@ -90,7 +101,8 @@ def run(where: str, out: Path, config: RunConfig) -> int:
     if source.repeated:
         console.print(f"{source.repeated} rows repeat earlier ones and are left out")
     if config.dry_run:
-        return _dry_run(source, out, config, counter)
+        _dry_run(source, out, config, counter)
+        return 0, []
     with Store(out) as store:
         outcome, model = asyncio.run(_curate(source, store, config, counter, console))
         for name, why in list(outcome.unfinished.items())[:5]:
@@ -100,7 +112,7 @@ def run(where: str, out: Path, config: RunConfig) -> int:
             console.print(said, markup=False, soft_wrap=True)
         if config.only not in (0, 5):
             console.print(f"stage {config.only} was asked anew; run without --only to go on")
-            return 0
+            return 0, []
         files = output.write(
             store,
             out,
@@ -110,15 +122,13 @@ def run(where: str, out: Path, config: RunConfig) -> int:
             with_plots=config.plots,
         )
         left = show.report(store, Console())
-    for file in files:
-        print(file)
-    return 1 if left else 0
+    return (1 if left else 0), files
 
 
 async def _curate(
     source: Source, store: Store, config: RunConfig, counter: Counter, console: Console
 ) -> tuple[Outcome, str]:
-    endpoint = Endpoint(config, os.environ.get(config.api_key_env) or "none")
+    endpoint = Endpoint(config, config.api_key)
     try:
         model = await endpoint.first_model()
         with Shown(console, len(source)) as shown:
@@ -132,7 +142,7 @@ async def _count(
     source: Source, store: Store, config: RunConfig, counter: Counter, counted: Estimate
 ) -> None:
     """Run against nobody; records are found again under the model's name, which is asked for."""
-    endpoint = Endpoint(config, os.environ.get(config.api_key_env) or "none")
+    endpoint = Endpoint(config, config.api_key)
     try:
         model = config.model or await endpoint.first_model()
     except CuratorError:
@@ -142,7 +152,7 @@ async def _count(
     await Curator(config, counted, store, counter, Unwatched(), model).run(source)
 
 
-def _dry_run(source: Source, out: Path, config: RunConfig, counter: Counter) -> int:
+def _dry_run(source: Source, out: Path, config: RunConfig, counter: Counter) -> None:
     console = Console()
     counted = Estimate(config)
     with Store(out, in_memory=True) as store:
@@ -154,7 +164,6 @@ def _dry_run(source: Source, out: Path, config: RunConfig, counter: Counter) -> 
         + (f"; cost {counted.cost:,.2f}" if counted.cost else ""),
         soft_wrap=True,
     )
-    return 0
 
 
 def _show(out: Path, name: str | None) -> int:

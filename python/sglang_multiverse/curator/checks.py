@@ -17,9 +17,11 @@ LONG_CONCLUSION = 600
 _SIBLING = re.compile(
     r"\b(?:(?:the )?(?:other|previous|next|first|second) path|paths? \d)\b", re.IGNORECASE
 )
+_THING = "(?:approach|attempt|candidate|case|idea|method|option|possibility|way)"
+_PLACE = "(?:final|first|last|next|only|other|remaining|second|third)"
 _ORDER = re.compile(
-    r"(?:first|firstly|second|secondly|third|thirdly|next|then|finally|lastly|alternatively|"
-    r"similarly|likewise|meanwhile|on the other hand|another (?:approach|way|case|option))\b[,: ]",
+    r"(?:first|firstly|second|secondly|third|thirdly|next|then|finally|lastly|again|alternatively|"
+    rf"similarly|likewise|meanwhile|on the other hand|(?:another|the {_PLACE}) {_THING}s?)\b[,: ]",
     re.IGNORECASE,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
@@ -24,6 +25,11 @@ PRESETS: dict[str, dict[str, str]] = {
     },
 }
 """Our field → the source's column, by preset."""
+OWN_FIELDS = {
+    *("model", "messages", "response_format", "stream", "n"),
+    *("temperature", "top_p", "max_tokens", "max_completion_tokens"),
+}
+"""Fields of a request that `extra_body` cannot set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +63,9 @@ class RunConfig:
     )
 
     repairs: int = setting(3, "times that an answer is sent back to be mended", least=0, most=20)
-    rounds: int = setting(2, "times that an example is begun before it fails", least=1, most=20)
+    rounds: int = setting(
+        2, "times that an example goes through the stages before it fails", least=1, most=20
+    )
     max_tokens: int = setting(0, "tokens of a run after which no call is made; 0: none", least=0)
     max_cost: float = setting(0.0, "cost of a run after which no call is made; 0: none", least=0)
 
@@ -95,6 +103,18 @@ class RunConfig:
         column_map(self)
 
     @property
+    def api_key(self) -> str:
+        """What is sent as the key; some text where there is none.
+
+        Raises:
+            CuratorError: it cannot be a key; the message does not hold it.
+        """
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise CuratorError(f"api_key_env: what {self.api_key_env} holds cannot be a key")
+        return key or "none"
+
+    @property
     def rules(self) -> Rules:
         return Rules(self.max_edit, Limits(self.max_paths, self.max_depth))
 
@@ -122,7 +142,7 @@ def stage_settings(config: RunConfig) -> dict[str, StageSettings]:
     common = {name: getattr(config, name) for name in names}
     found = {name: StageSettings(**common) for name in STAGE_NAMES}
     for text in config.stage:
-        stage, *changes = text.split()
+        stage, *changes = text.split() or [""]
         if stage not in found:
             raise CuratorError(f"stage: {stage!r} is not one of {', '.join(STAGE_NAMES)}")
         for change in changes:
@@ -138,15 +158,21 @@ def stage_settings(config: RunConfig) -> dict[str, StageSettings]:
                 raise CuratorError(wrong)
             found[stage] = dataclasses.replace(found[stage], **{name: changed})
     for stage, settings in found.items():
-        try:
-            well = isinstance(json.loads(settings.extra_body or "{}"), dict)
-        except ValueError:
-            well = False
-        if not well:
-            raise CuratorError(
-                f"extra_body: {settings.extra_body!r}, for {stage}, is no JSON object"
-            )
+        _check_extra_body(settings.extra_body, stage)
     return found
+
+
+def _check_extra_body(text: str, stage: str) -> None:
+    said = f"extra_body: {text!r}, for {stage},"
+    try:
+        fields = json.loads(text or "{}")
+        json.dumps(fields, allow_nan=False)  # which no request can hold
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise CuratorError(f"{said} is no JSON object")
+    if taken := sorted(OWN_FIELDS & set(fields)):
+        raise CuratorError(f"{said} holds {', '.join(taken)}, which the curator sends or needs so")
 
 
 def column_map(config: RunConfig) -> dict[str, str]:
@@ -164,6 +190,10 @@ def column_map(config: RunConfig) -> dict[str, str]:
                 f"columns: {pair!r} is not one of {', '.join(f'{f}=…' for f in fields)}"
             )
         columns[name] = column
+    if columns["question"] == columns["thinking"]:
+        raise CuratorError(
+            f"columns: question and thinking are both {columns['question']!r}; give two columns"
+        )
     return columns
 
 
@@ -173,4 +203,9 @@ def make_config(flags: Mapping[str, Any]) -> RunConfig:
     Raises:
         CuratorError
     """
+    for name, value in flags.items():
+        try:
+            str(value).encode()
+        except UnicodeEncodeError as error:
+            raise CuratorError(f"{name}: {value!r} is not UTF-8") from error
     return from_flags(RunConfig, flags, CuratorError, lists=("columns",))

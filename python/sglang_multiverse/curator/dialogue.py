@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from .config import StageSettings
 from .draft import Draft, Rules
 from .errors import RejectedError, StageFailedError
-from .prompt import messages, repair
+from .prompt import FIRST, Attempt, messages, repair
 from .request import Reply, Request
 from .schema import Answer, json_schema
 from .stages import Stage
@@ -33,8 +33,7 @@ async def converse(
     ask: Asking,
     *,
     repairs: int,
-    round: int = 0,
-    note: str = "",
+    before: Attempt = FIRST,
 ) -> Draft:
     """The draft with this stage's answer in it.
 
@@ -45,15 +44,14 @@ async def converse(
     Raises:
         StageFailedError: no answer could be used.
     """
-    opening = messages(
-        stage.name, draft.example.question, draft.sentences, stage.found(draft), note
-    )
+    known = stage.found(draft)
+    opening = messages(stage.name, draft.example.question, draft.sentences, known, before)
     schema = json_schema(stage.schema)
     said = opening
     usable: Draft | None = None
     problems: tuple[str, ...] = ()
     for attempt in range(repairs + 1):
-        reply = await ask(Request(stage.name, settings, said, schema, round), attempt)
+        reply = await ask(Request(stage.name, settings, said, schema, before.rounds), attempt)
         try:
             found = stage.read(draft, read_answer(reply.text, stage.schema), rules)
             remarks = tuple(stage.remarks(found))
@@ -61,7 +59,9 @@ async def converse(
             problems = error.problems
             if reply.finish == "length":
                 problems = (f"the answer was cut after {reply.completion_tokens} tokens", *problems)
+            fits = False
         else:
+            fits = True
             asked_before = usable is not None
             tagged = tuple(f"{stage.name}: {remark}" for remark in remarks)
             usable = replace(found, remarks=(*found.remarks, *tagged))
@@ -69,9 +69,9 @@ async def converse(
                 return usable
             problems = remarks
         bad = {"role": "assistant", "content": reply.text[:MOST_SAID_BACK]}
-        said = [*opening, bad, repair(problems)]
+        said = [*opening, bad, repair(problems, usable=fits)]
     if usable is None:
-        raise StageFailedError(stage.name, "; ".join(problems[:5]))
+        raise StageFailedError(stage.name, "; ".join(problems[:5]), "\n\n".join(known))
     return usable
 
 

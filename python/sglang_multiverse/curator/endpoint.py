@@ -125,17 +125,24 @@ class Endpoint:
             CuratorError: it is not, refuses the key, or lists no model.
         """
         where = self._config.base_url
+        # A list of models takes no thought: who is silent here for long is not there.
+        patience = min(self._config.timeout, 30.0)
+        client = next(self._turn).with_options(max_retries=1, timeout=patience)
         try:
-            listed = (await next(self._turn).with_options(max_retries=1).models.list()).data
+            listed = (await client.models.list()).data
         except openai.APIConnectionError as error:
-            why = _line(error.__cause__ or error)
+            why = _line(error.__cause__ or error) or _line(error)
             raise CuratorError(f"base_url: {where} cannot be reached: {why}") from error
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise CuratorError(f"api_key_env: {where} refuses the key: {_line(error)}") from error
         except (openai.OpenAIError, ValueError, AttributeError) as error:
             if self._config.model:
                 return self._config.model  # not every endpoint lists its models
-            raise CuratorError(f"model: {where} lists none; give --model: {error}") from error
+            status = isinstance(error, openai.APIStatusError) and f"status {error.status_code}"
+            why = status or "its answer is no list"
+            raise CuratorError(
+                f"model: {where} does not list its models ({why}); give --model"
+            ) from error
         if self._config.model:
             return self._config.model
         if not listed:

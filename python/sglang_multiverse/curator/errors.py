@@ -18,10 +18,10 @@ class RejectedError(ValueError):
 
 
 class StageFailedError(Exception):
-    """A stage of an example that no repair mended."""
+    """A stage of an example that no repair mended; `found` is what `reason` speaks of."""
 
-    def __init__(self, stage: str, reason: str) -> None:
-        self.stage, self.reason = stage, reason
+    def __init__(self, stage: str, reason: str, found: str = "") -> None:
+        self.stage, self.reason, self.found = stage, reason, found
         super().__init__(f"{stage}: {reason}")
 
 

@@ -15,8 +15,8 @@ from .request import Reply, Request, estimate
 
 # Tokens of an answer: so many at least, and so many for each token of the reasoning. Outline,
 # refill and plan are means of good answers to 26 real chains of 2,200 to 11,900 tokens, as
-# `benchmark/curator.py --tokens` prints them; graph is half of what a graph with every edge takes,
-# and rewrite is a guess: a tenth of the text said anew.
+# `benchmark/curator_load.py --tokens` prints them; graph is half of what a graph with every edge
+# takes, and rewrite is a guess: a tenth of the text said anew.
 ANSWERS = {
     "outline": (40, 0.06),
     "graph": (40, 0.10),
@@ -92,5 +92,7 @@ class Unwatched:
     def called(self, stage: str, reply: Reply) -> None: ...
 
     def stage_done(self, stage: str) -> None: ...
+
+    def stage_failed(self, stage: str) -> None: ...
 
     def example_done(self, status: str) -> None: ...

@@ -43,7 +43,8 @@ def make_counter(path: str) -> Counter:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise CuratorError(f"tokenizer: {path} cannot be read: {error}".split("\n")[0]) from error
+        why = " ".join(str(error).split())[:200]
+        raise CuratorError(f"tokenizer: {path} cannot be read: {why}") from error
     add_tags(tokenizer)
     return Counter(tokenizer, resolve_tags(tokenizer), f"the tokenizer {path.rstrip('/')}")
 

@@ -167,8 +167,8 @@ class _Writer:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, row: dict[str, Any]) -> None:
+        self._parallel.line(row)
         rest = {name: row[name] for name in row if not name.endswith("messages")}
-        self._parallel.line({"messages": row["messages"], **rest})
         self._sequential.line({"messages": row["sequential_messages"], **rest})
         self._rows.append(row)
         if len(self._rows) == ROWS:

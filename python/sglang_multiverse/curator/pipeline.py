@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ..records import digest
-from .config import RunConfig, StageSettings, stage_settings
+from .config import STAGE_NAMES, RunConfig, StageSettings, stage_settings
 from .dialogue import converse
 from .draft import Draft, Example
 from .endpoint import Asked, cost_of
@@ -21,7 +21,7 @@ from .errors import (
     StageFailedError,
 )
 from .finish import Counter, finished, most_parallelism, sequential
-from .prompt import prompt
+from .prompt import FIRST, Attempt, prompt
 from .request import Reply, Request
 from .schema import json_schema
 from .sentences import split
@@ -29,8 +29,13 @@ from .stages import STAGES
 from .store import Store, Stored
 from .tree import has_groups
 
-VERSION = 1
+VERSION = 2
 """Raised when the same answers make other examples, so that these are made anew."""
+
+
+FIRST_STAGES = ("outline", "graph", "refill")
+"""Where one of these fails, steps and text do not fit each other: the outline is asked anew. After
+that it holds, and what fails goes back to the graph, which made the groups."""
 
 
 class Watcher(Protocol):
@@ -39,6 +44,8 @@ class Watcher(Protocol):
     def called(self, stage: str, reply: Reply) -> None: ...
 
     def stage_done(self, stage: str) -> None: ...
+
+    def stage_failed(self, stage: str) -> None: ...
 
     def example_done(self, status: str) -> None: ...
 
@@ -118,35 +125,45 @@ class Curator:
 
     async def _example(self, key: str, example: Example) -> None:
         before = self._store.example(key)
-        first, note = 0, ""
+        outline = rest = FIRST
         if self._config.only:
             self._store.forget_example(key)
         elif before and before.status == "failed" and self._config.retry_failed:
-            first, note = before.content["rounds"], before.content["reason"]
+            outline = rest = Attempt(*(before.content[name] for name in Attempt._fields))
         elif before:
             for stage in STAGES:
                 self._watcher.stage_done(stage.name)
             self._watcher.example_done(before.status)
             return
-        for number in range(first, first + self._config.rounds):
+        for _ in range(self._config.rounds):
             try:
-                content = await self._round(example, number, note)
+                content = await self._round(example, outline, rest)
             except StageFailedError as error:
-                note = error.reason
-                failure = {"stage": error.stage, "reason": note, "rounds": number + 1}
+                failed = error
             except RejectedError as error:
-                note = str(error)
-                failure = {"stage": "render", "reason": note, "rounds": number + 1}
+                failed = StageFailedError("render", str(error))
             else:
                 if content is not None:
                     self._store.keep_example(key, Stored(example.id, "done", content))
                     self._watcher.example_done("done")
                 return
+            # The last stage's words make the text, and earn the remarks that `strict` refuses.
+            self._watcher.stage_failed(failed.stage if failed.stage in STAGE_NAMES else "rewrite")
+            rest = Attempt(rest.rounds + 1, failed.reason, failed.found)
+            if failed.stage in FIRST_STAGES:
+                outline = rest
+        failure = {"stage": failed.stage, **rest._asdict()}
         self._store.keep_example(key, Stored(example.id, "failed", failure))
         self._watcher.example_done("failed")
 
-    async def _round(self, example: Example, number: int, note: str) -> dict[str, Any] | None:
-        """One time through the stages; `None` where `only` leaves off in between."""
+    async def _round(
+        self, example: Example, outline: Attempt, rest: Attempt
+    ) -> dict[str, Any] | None:
+        """One time through the stages; `None` where `only` leaves off in between.
+
+        Args:
+            outline: how stage 1 is asked; `rest`: how those after it are.
+        """
         draft = Draft(example, tuple(split(example.thinking)))
         least, only = self._config.min_parallelism, self._config.only
         for stage in STAGES:
@@ -159,8 +176,7 @@ class Curator:
                 self._settings[stage.name],
                 self._asker(example, stage.number == only),
                 repairs=self._config.repairs,
-                round=number,
-                note=note,
+                before=outline if stage.number == 1 else rest,
             )
             self._watcher.stage_done(stage.name)
             why = ""
@@ -173,7 +189,8 @@ class Curator:
                     self._watcher.stage_done(left.name)
                 return sequential(draft, self._counter, why)
         if self._config.strict and draft.remarks:
-            raise StageFailedError("remarks", "; ".join(draft.remarks))
+            found = "\n\n".join(STAGES[-1].found(draft))
+            raise StageFailedError("remarks", "; ".join(draft.remarks), found)
         return finished(draft, self._counter, least)
 
     def _asker(self, example: Example, anew: bool) -> Callable[[Request, int], Any]:

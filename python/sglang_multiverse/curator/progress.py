@@ -14,7 +14,7 @@ from .request import Reply
 
 
 class Shown(Bars):
-    """One bar per stage, with its tokens, and the examples' fates."""
+    """One bar per stage, with its tokens and failures, and the examples' fates."""
 
     def __init__(self, console: Console, total: int) -> None:
         super().__init__(console, width=8)
@@ -23,6 +23,7 @@ class Shown(Bars):
         self._stages: Counter[str] = Counter()
         self._tokens: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
         self._last = time.monotonic()
         self._bars: dict[str, TaskID] = {
             name: self._progress.add_task(name, total=total, note="")
@@ -32,7 +33,11 @@ class Shown(Bars):
     def called(self, stage: str, reply: Reply) -> None:
         self._calls[stage] += 1
         self._tokens[stage] += reply.prompt_tokens + reply.completion_tokens
-        self._note(stage, f"{self._calls[stage]} calls, {self._tokens[stage]} tokens")
+        self._say(stage)
+
+    def stage_failed(self, stage: str) -> None:
+        self._failures[stage] += 1
+        self._say(stage)
 
     def stage_done(self, stage: str) -> None:
         self._stages[stage] += 1
@@ -48,7 +53,13 @@ class Shown(Bars):
         if self._progress.disable and time.monotonic() - self._last >= EVERY:
             self._last = time.monotonic()
             tokens = sum(self._tokens.values())
-            self._console.print(f"{done} of {self._total} examples: {said}; {tokens} tokens")
+            self._console.print(f"{done:,} of {self._total:,} examples: {said}; {tokens:,} tokens")
+
+    def _say(self, stage: str) -> None:
+        said = f"{self._calls[stage]:,} calls, {self._tokens[stage]:,} tokens"
+        if failures := self._failures[stage]:
+            said += f", {failures:,} failed"
+        self._note(stage, said)
 
     def _note(self, bar: str, note: str) -> None:
         if not self._progress.disable:

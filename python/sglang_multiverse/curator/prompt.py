@@ -2,7 +2,8 @@
 
 What all stages have in common comes first, so that an endpoint with a prefix
 cache reads question and reasoning once: system prompt, question, numbered
-sentences, what earlier stages found, and last the stage's own task.
+sentences, what earlier stages found, why an earlier attempt failed, and last
+the stage's own task.
 """
 
 from __future__ import annotations
@@ -10,10 +11,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 from .sentences import numbered
 
 Message = dict[str, str]
+
+
+class Attempt(NamedTuple):
+    """How often a stage was begun before, why that failed, and what the reason speaks of."""
+
+    rounds: int = 0
+    reason: str = ""
+    found: str = ""
+
+
+FIRST = Attempt()
 
 
 @cache
@@ -23,31 +36,44 @@ def prompt(name: str) -> str:
 
 
 def messages(
-    task: str, question: str, sentences: Sequence[str], found: Sequence[str], note: str = ""
+    task: str,
+    question: str,
+    sentences: Sequence[str],
+    found: Sequence[str],
+    before: Attempt = FIRST,
 ) -> list[Message]:
     """The conversation that opens a stage.
 
     Args:
         found: sections of what earlier stages found, each with its heading.
-        note: why an earlier attempt at the whole example failed.
     """
     sections = [
         f"# Question\n\n{question.strip()}",
         f"# Reasoning\n\n{numbered(sentences)}",
         *found,
+        *_failed(before),
         prompt(task).strip(),
     ]
-    if note:
-        sections.append(f"An earlier attempt at this text failed, so take care: {note}")
     return [
         {"role": "system", "content": prompt("common").strip()},
         {"role": "user", "content": "\n\n".join(sections)},
     ]
 
 
-def repair(problems: Sequence[str]) -> Message:
-    """What is said to the model after an answer that cannot be used."""
+def _failed(before: Attempt) -> list[str]:
+    """A section, with what was found in deeper headings than its own."""
+    if not before.reason:
+        return []
+    text = f"# An earlier attempt\n\nIt failed, so take care: {before.reason}"
+    if before.found:
+        text += f"\n\nIt had found:\n\n{before.found.replace('# ', '## ')}"
+    return [text]
+
+
+def repair(problems: Sequence[str], *, usable: bool = False) -> Message:
+    """What is said to the model after an answer that cannot be used, or that could be better."""
     listed = "\n".join(f"- {problem}" for problem in problems[:20])
     more = f"\n- and {len(problems) - 20} more" if len(problems) > 20 else ""
+    wrong = "This can be used, but could be better" if usable else "This cannot be used"
     again = "Answer again, with the whole JSON object."
-    return {"role": "user", "content": f"This cannot be used:\n{listed}{more}\n\n{again}"}
+    return {"role": "user", "content": f"{wrong}:\n{listed}{more}\n\n{again}"}

@@ -14,7 +14,7 @@ from sglang_multiverse.structure import (
     parse,
     walk,
 )
-from sglang_multiverse.training.data.blocks import OPENING, block
+from sglang_multiverse.training.data.blocks import block
 
 from .errors import RejectedError
 from .tree import Block, Body, Text, walk_blocks
@@ -115,17 +115,3 @@ def skeleton(body: Body) -> Wording:
     """No words at all around the source's, to measure a tree before they are written."""
     blocks = list(walk_blocks(body))
     return Wording(tuple(("",) * len(block.paths) for block in blocks), ("",) * len(blocks))
-
-
-__all__ = [
-    "OPENING",
-    "Place",
-    "Wording",
-    "branches_of",
-    "check_structure",
-    "named_blocks",
-    "render",
-    "sentence_text",
-    "skeleton",
-    "words",
-]

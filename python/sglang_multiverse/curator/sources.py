@@ -92,7 +92,8 @@ class Source:
                 yield f"{self._where} row {number}", row
             return
         try:
-            with self._path.open(encoding="utf-8", newline="\n") as lines:
+            # Some programs begin a file with a byte order mark, which is no part of its first row.
+            with self._path.open(encoding="utf-8-sig", newline="\n") as lines:
                 for number, line in enumerate(lines, 1):
                     if line.strip():
                         yield f"{self._where}:{number}", _parse(line, f"{self._where}:{number}")
@@ -115,7 +116,7 @@ class Source:
             value = row[column]
             if value is None and name not in ("question", "thinking"):
                 continue
-            if name == "id" and isinstance(value, int):
+            if name == "id" and type(value) is int:
                 value = str(value)
             if not isinstance(value, str):
                 raise CuratorError(f"columns: {where}: {column!r} is no text but {value!r:.60}")
@@ -135,7 +136,7 @@ class Source:
 def _parse(line: str, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CuratorError(f"source: {where} is no JSON: {error}") from error
 
 
@@ -145,6 +146,8 @@ def _load(name: str, split: str) -> Iterable[Any]:
         import datasets
     except ModuleNotFoundError as error:
         raise CuratorError("source: hf: needs datasets: pip install '.[curator]'") from error
+    if not name:
+        raise CuratorError("source: hf: needs the name of a data set after it")
     try:
         found: Iterable[Any] = datasets.load_dataset(name, split=split)
     except Exception as error:  # the loader raises errors of many libraries

@@ -75,9 +75,12 @@ def place_sentences(steps: Sequence[Step], spans: Sequence[Span], count: int) ->
         if span.first != due:
             kind = "given twice" if span.first < due else "left out"
             lo, hi = sorted((span.first, due))
+            parent = span.step.removesuffix(".1")
+            lead = kind == "left out" and parent not in (span.step, *given)
+            own = f", unless they are {parent}'s own" if lead else ""
             problems.append(
                 f"spans: sentences {lo} to {hi - 1} are {kind} before {span.step}, "
-                f"which must start at {due}"
+                f"which must start at {due}{own}"
             )
         due, before = span.last + 1, order[span.step]
         given[span.step] = Text(span.first - 1, span.last)

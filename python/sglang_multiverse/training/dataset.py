@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sglang_multiverse.structure import MULTIVERSE, TagTable, parse
 
@@ -26,8 +26,21 @@ class DataError(ValueError):
     """A data file that cannot be trained on; the message names file and line."""
 
 
-def read_conversations(paths: Sequence[str]) -> Iterator[Messages]:
-    """The `messages` of each line of JSONL files, in order."""
+class Conversation(NamedTuple):
+    """A line of a data file.
+
+    Attributes:
+        messages: with the structure they were written in.
+        sequential: the same without, where the line brings it (`sequential_messages`, as the
+            curator writes them); otherwise it is `messages` without the tags.
+    """
+
+    messages: Messages
+    sequential: Messages | None = None
+
+
+def read_conversations(paths: Sequence[str]) -> Iterator[Conversation]:
+    """The conversations of JSONL files, in order."""
     if not paths:
         raise DataError("data: no file was given")
     for path in paths:
@@ -38,18 +51,29 @@ def read_conversations(paths: Sequence[str]) -> Iterator[Messages]:
             raise DataError(f"data: cannot read {path}: {error.strerror}") from error
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield _messages(line, f"{path}:{number}")
+                yield _conversation(line, f"{path}:{number}")
 
 
-def _messages(line: str, where: str) -> Messages:
+def _conversation(line: str, where: str) -> Conversation:
     try:
-        messages = json.loads(line)["messages"]
-        well = all(isinstance(m["role"], str) and isinstance(m["content"], str) for m in messages)
+        row = json.loads(line)
+        given = row["messages"], row.get("sequential_messages")
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"data: {where} is not an object with messages: {error!r}") from error
-    if not well or not any(m["role"] == "assistant" for m in messages):
+    messages, sequential = given
+    return Conversation(
+        _messages(messages, where), None if sequential is None else _messages(sequential, where)
+    )
+
+
+def _messages(given: Any, where: str) -> Messages:
+    try:
+        well = all(isinstance(m["role"], str) and isinstance(m["content"], str) for m in given)
+    except (TypeError, KeyError) as error:
+        raise DataError(f"data: {where} is not an object with messages: {error!r}") from error
+    if not well or not any(m["role"] == "assistant" for m in given):
         raise DataError(f"data: {where}: no assistant turn, or a role or content is not a string")
-    return [{"role": m["role"], "content": m["content"]} for m in messages]
+    return [{"role": m["role"], "content": m["content"]} for m in given]
 
 
 def flatten(messages: Messages, sequential: Sequential) -> Messages:
@@ -120,7 +144,7 @@ def shares_of(
 
 
 def build_corpus(
-    conversations: Iterator[Messages],
+    conversations: Iterable[Conversation],
     tokenizer: Any,
     tags: TagTable,
     shares: tuple[float, ...],
@@ -131,14 +155,17 @@ def build_corpus(
     listed = list(conversations)
     parallel, sequential = [], []
     if any(share > 0 for share in shares):
-        parallel = [encode(messages, tokenizer, tags) for messages in listed]
+        parallel = [encode(one.messages, tokenizer, tags) for one in listed]
     if any(share < 1 for share in shares):
         from .data import sequential_text
 
         def plain(text: str) -> str:
             return sequential_text(text, MULTIVERSE)
 
-        sequential = [encode(flatten(m, plain), tokenizer, tags) for m in listed]
+        sequential = [
+            encode(one.sequential or flatten(one.messages, plain), tokenizer, tags)
+            for one in listed
+        ]
     corpus = Corpus(parallel, sequential, shares, block_size, seed)
     if corpus.too_long == len(listed):
         raise DataError(f"data: none of {len(listed)} examples fits block_size = {block_size}")

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ..config import RunConfig
 from .known import Known, take_apart
 from .server import Response, Server, completion, problems_of, question_of, stage_of
 
@@ -51,16 +52,23 @@ def write_source(known: Iterable[Known], path: Path) -> None:
 
 def demo(out: Path | None = None) -> int:
     """Curate the bundled chains, and show the first; they are kept if `out` is given."""
-    from ..__main__ import main  # which imports this room only when it is asked to
+    from ..__main__ import main, run  # which import this room only when they are asked to
 
     with contextlib.ExitStack() as stack:
-        if out is None:
-            out = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        out.mkdir(parents=True, exist_ok=True)
+        kept = out is not None
+        folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
         known = bundled()
-        source, results = out / "chains.jsonl", str(out / "curated")
+        source, results = folder / "chains.jsonl", folder / "curated"
         write_source(known, source)
         server = stack.enter_context(serving(known))
-        print(f"{len(known)} chains; a stand-in with known answers listens at {server.url}\n")
-        run = ["run", str(source), "--out", results, "--base-url", server.url, "--no-plots"]
-        return main(run) or main(["show", "--out", results])
+        print(f"{len(known)} chains; a stand-in with known answers plays the model.\n")
+        code, _ = run(str(source), results, RunConfig(base_url=server.url, plots=False))
+        print()
+        code = code or main(["show", "--out", str(results)])
+    if kept:
+        command = f"python -m sglang_multiverse.curator show example-2 --out {results}"
+        print(f"All of it is in {folder}. The next example: {command}")
+    else:
+        print('Nothing is kept. ARGS="--out DIR" keeps it, and shows how to see the others.')
+    return code

@@ -4,6 +4,7 @@ would answer at each stage to get it back. For the demo, the tests and the bench
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -103,7 +104,7 @@ class Known:
                     for title, path in zip(part.outlines, part.paths, strict=True)
                 ]
             else:
-                found.append((part.text[:60], (part,), -1))
+                found.append((_title(part), (part,), -1))
         return found
 
     def answers(self, stage: str, problems: str = "") -> dict[str, Any]:
@@ -168,6 +169,10 @@ def _edge(step: str, uses: str) -> dict[str, str]:
     return {"step": step, "uses": uses, "what": "what was found there"}
 
 
+def _title(part: Part) -> str:
+    return textwrap.shorten(part.text, 60, placeholder=" …")
+
+
 def _inner(path: tuple[Part, ...]) -> list[tuple[str, int]]:
     """Of a path with blocks: per sub-step its title and the place of its block, or -1."""
     found: list[tuple[str, int]] = []
@@ -177,7 +182,7 @@ def _inner(path: tuple[Part, ...]) -> list[tuple[str, int]]:
                 raise ValueError("blocks nested more than two deep have no outline of two levels")
             found += [(title, number) for title in part.outlines]
         else:
-            found.append((part.text[:60], -1))
+            found.append((_title(part), -1))
     return found
 
 
