@@ -61,10 +61,17 @@ def main() -> None:
         environment = own | settings(listed.stdout) | os.environ
         tool = Path(work, "tool")
         subprocess.run(
-            [*PIP, "install", "--quiet", "--no-cache-dir", "--no-deps", "--target", tool, UV],
+            [*PIP, "install", "--quiet", "--no-cache-dir", "--no-deps", "--target", str(tool), UV],
             check=True,
         )
-        command = [tool / "bin" / "uv", "pip", "install", "--quiet", "--no-progress", "--no-deps"]
+        command = [
+            str(tool / "bin" / "uv"),
+            "pip",
+            "install",
+            "--quiet",
+            "--no-progress",
+            "--no-deps",
+        ]
         command += ["--python", sys.executable]
         if builds := [line for line in lock.read_text().split() if line.endswith("+cpu")]:
             known = subprocess.run(
@@ -73,7 +80,7 @@ def main() -> None:
             if known.returncode:
                 # PyTorch has an index of its own for CPU builds; uv knows where.
                 environment.setdefault("UV_TORCH_BACKEND", "cpu")
-        done = subprocess.run([*command, "--requirement", lock], env=environment)
+        done = subprocess.run([*command, "--requirement", str(lock)], env=environment)
     if done.returncode:
         raise SystemExit(f"install: uv could not install {lock.name}; its message is above")
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FULL = ROOT / "requirements.lock"
@@ -92,7 +92,7 @@ def requirements() -> list[str]:
     return sorted(set(found))
 
 
-def resolve(wanted: list[str], *options: str) -> dict[str, Package]:
+def resolve(wanted: list[str], *options: str) -> dict[NormalizedName, Package]:
     """Canonical name → everything that `pip install OPTIONS WANTED` would bring."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         subprocess.run(
@@ -114,10 +114,12 @@ def resolve(wanted: list[str], *options: str) -> dict[str, Package]:
     }
 
 
-def reached(wanted: list[str], packages: dict[str, Package], left_out: set[str]) -> set[str]:
+def reached(
+    wanted: list[str], packages: dict[NormalizedName, Package], left_out: set[NormalizedName]
+) -> set[NormalizedName]:
     """Canonical names of what `wanted` needs of `packages`, `left_out` not entered."""
     todo = [Requirement(line) for line in wanted]
-    done: set[tuple[str, frozenset[str]]] = set()
+    done: set[tuple[NormalizedName, frozenset[str]]] = set()
     while todo:
         one = todo.pop()
         key = (canonicalize_name(one.name), frozenset(one.extras))
@@ -133,7 +135,9 @@ def reached(wanted: list[str], packages: dict[str, Package], left_out: set[str])
     return {name for name, _ in done}
 
 
-def light(packages: dict[str, Package], wanted: list[str]) -> dict[str, Package]:
+def light(
+    packages: dict[NormalizedName, Package], wanted: list[str]
+) -> dict[NormalizedName, Package]:
     """The part of the full lock that the rules above leave."""
     left_out = {canonicalize_name(name) for names in LEFT_OUT.values() for name in names}
     if unknown := left_out - packages.keys():
@@ -146,7 +150,7 @@ def light(packages: dict[str, Package], wanted: list[str]) -> dict[str, Package]
     }
 
 
-def write(path: Path, header: str, packages: dict[str, Package]) -> None:
+def write(path: Path, header: str, packages: dict[NormalizedName, Package]) -> None:
     lines = [
         f"{one.name}=={one.version}\n"
         for one in sorted(packages.values(), key=lambda one: one.name.lower())

@@ -31,14 +31,11 @@ STRIPPED = ["triton/_C/libtriton.so"]  # 506 MB with the symbols, 192 without
 
 def main() -> None:
     for pattern in REMOVED:
-        found = sorted(SITE.glob(pattern))
-        for path in found:
+        for path in sorted(SITE.glob(pattern)):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        if not found:
-            print(f"trim: nothing at {pattern}; is the list of this script out of date?")
     if strip := shutil.which("strip"):
         for name in STRIPPED:
             subprocess.run([strip, "--strip-unneeded", SITE / name], check=True)
