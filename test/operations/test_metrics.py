@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +14,8 @@ from models import problems
 from server import Server
 from sglang_multiverse.engine.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from sglang_multiverse.structure import Role
+
+from .tools import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -28,13 +29,6 @@ def samples(server: Server) -> dict[str, float]:
             if prefix == "sglang:" and not name.endswith("_bucket"):
                 found[name] = found.get(name, 0.0) + sample.value
     return found
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
 
 
 def problem(kind: str) -> problems.Problem:
