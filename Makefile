@@ -42,9 +42,8 @@ serve: env ## Serve MODEL, or the package's own; ARGS="--port 8000" goes to the 
 bench: env ## Measure branches as a batch against branches one at a time
 	$(PYTHON_BIN) benchmark/branches.py $(ARGS)
 
-lock: env ## Resolve pyproject.toml afresh into requirements.lock
-	$(PYTHON_BIN) scripts/lock.py > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+lock: env ## Resolve pyproject.toml afresh into both locks; ARGS=--keep holds the versions
+	$(PYTHON_BIN) scripts/lock.py $(ARGS)
 
 clean: ## Remove caches and this checkout's link to the environment, not the environment
 	rm -rf .venv .venv.lock .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Make this checkout runnable: `.venv/bin/python` with every dependency and the project.
 #
-# There are two layers, because the dependencies take 11 GB and the project none:
+# There are two layers, because the dependencies take 2 to 11 GB and the project none:
 #
-#   1. the environment, outside the checkout, built once from requirements.lock and
-#      shared by every checkout with the same lock and Python;
+#   1. the environment, outside the checkout, built once from a lock and shared by every
+#      checkout with the same lock and Python. Without an NVIDIA GPU that lock is
+#      requirements-light.lock, else requirements.lock;
 #   2. `.venv`, in the checkout: an empty virtual environment that sees the
 #      environment's packages and has only this checkout installed, editable. So each
 #      checkout has its own entry points, and none disturbs another.
@@ -14,13 +15,12 @@
 # Usage: scripts/env.sh [--where]
 #   --where          print the environment's place and stop
 # Variables:
+#   MULTIVERSE_LOCK  light or full, whatever the machine has
 #   MULTIVERSE_ENV   the environment's place (default: under ~/.cache, by lock and Python)
 #   PYTHON           the interpreter to build with (default: the first fit one, 3.11 first)
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-lock=$root/requirements.lock
-
 say() { printf 'env: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 digest() { cat "$@" | sha256sum | cut -c1-12; }
@@ -44,9 +44,26 @@ find_python() {
     die "no Python 3.11 or later with venv and ensurepip on PATH; set PYTHON"
 }
 
+find_lock() {
+    case ${MULTIVERSE_LOCK:-} in
+        light | full) printf '%s\n' "$MULTIVERSE_LOCK" ;;
+        '') if [[ -e /dev/nvidiactl || -e /dev/dxg ]]; then echo full; else echo light; fi ;;
+        *) die "MULTIVERSE_LOCK=$MULTIVERSE_LOCK is neither light nor full" ;;
+    esac
+}
+
+kind=$(find_lock)
 python=$(find_python)
 tag=$("$python" -c 'import sys, platform; print("py%d.%d-%s" % (*sys.version_info[:2], platform.machine()))')
-key=$(digest "$lock")-$tag
+if [[ $kind == light ]]; then
+    lock=$root/requirements-light.lock
+    key=light-$(digest "$lock" "$root"/scripts/{trim,torchvision_cpu}.py)-$tag
+    size='2 GB; a minute or two'
+else
+    lock=$root/requirements.lock
+    key=$(digest "$lock")-$tag
+    size='11 GB; minutes'
+fi
 home=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}
 env=${MULTIVERSE_ENV:-$home/sglang-multiverse/env-$key}
 started=$env/.multiverse-started   # ours; without it we never delete the directory
@@ -82,13 +99,18 @@ build() {
             die "$env is neither empty nor an environment; set MULTIVERSE_ENV to another place"
         fi
     fi
-    say "building $env (about 11 GB; minutes, once)"
+    say "building $env from ${lock##*/} (about $size, once)"
     mkdir -p "$env"
     touch "$started"
     "$python" -m venv "$env"
-    # The lock names everything, so nothing is resolved again; see ALONE in lock.py.
-    "$env/bin/python" -m pip install --quiet --no-input --disable-pip-version-check \
-        --progress-bar off --no-deps --requirement "$lock"
+    "$env/bin/python" "$root/scripts/install.py" "$lock"
+    if [[ $kind == light ]]; then
+        "$env/bin/python" "$root/scripts/trim.py"
+        local site
+        site=$("$env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+        cp "$root/scripts/torchvision_cpu.py" "$site/multiverse_torchvision.py"
+        echo 'import multiverse_torchvision' >"$site/multiverse_torchvision.pth"
+    fi
     printf '%s\n' "$key" >"$complete.tmp"
     mv "$complete.tmp" "$complete"
     say "built $env in $SECONDS s"
