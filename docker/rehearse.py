@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BASE = "docker.io/library/debian:bookworm-slim"
 IMAGE = "localhost/sglang-multiverse:cpu"
 START_SECONDS = 900
+LARGEST = 8  # parts of the environment that are listed
 QUESTION = "Work out 3+4, 5+6 and 7+8, then add the results."
 
 
@@ -88,24 +89,42 @@ def make_base(builder: Builder) -> None:
 
 
 def build(builder: Builder, options: Sequence[str]) -> None:
-    """Docker's format, because OCI's has no health check."""
+    """Docker's format, because OCI's has no health check; unlayered, for each layer is a copy."""
     builder(
-        *("build", "--layers", "--pull-never", "--format", "docker", *options),
+        *("build", "--layers=false", "--pull-never", "--format", "docker", *options),
         *("--file", str(ROOT / "docker" / "Dockerfile.cpu"), "--tag", IMAGE, str(ROOT)),
         log="build.log",
     )
 
 
-def print_sizes(image: dict[str, Any], folder: Path) -> None:
-    """Each step of the image and the bytes of its layer."""
-    layers = iter(json.loads((folder / "storage" / "vfs-layers" / "layers.json").read_text()))
-    sizes = {layer["diff-digest"]: layer["diff-size"] for layer in layers if "diff-size" in layer}
-    digests = iter(image["Docker"]["rootfs"]["diff_ids"])
-    for step in image["Docker"]["history"]:
-        size = 0 if step.get("empty_layer") else sizes[next(digests)]
-        said = step.get("created_by", "").removeprefix("/bin/sh -c ").removeprefix("#(nop) ")
-        print(f"{size / 1e6:9.1f} MB  {' '.join(said.split())[:100]}")
-    print(f"{sum(sizes[d] for d in image['Docker']['rootfs']['diff_ids']) / 1e6:9.1f} MB  in all")
+def print_sizes(builder: Builder) -> None:
+    """What the image's steps add, and the largest parts of the environment it carries."""
+    container = builder("from", "--pull-never", IMAGE)
+    system = Path(builder("mount", container))
+    (packages,) = system.glob("opt/multiverse/lib/python3.*/site-packages")
+    base = size_of(system) - size_of(system / "opt")
+    debian = base_size(builder)
+    print(f"{size_of(system):6.0f} MB  the image, of which")
+    print(f"{debian:6.0f} MB  Debian")
+    print(f"{base - debian:6.0f} MB  Python, from Debian, and the user")
+    print(f"{size_of(system / 'opt'):6.0f} MB  the environment, of which")
+    parts = sorted(((size_of(path), path.name) for path in packages.iterdir()), reverse=True)
+    for size, name in parts[:LARGEST]:
+        print(f"{size:6.0f} MB    {name}")
+    builder("rm", container)
+
+
+def base_size(builder: Builder) -> float:
+    container = builder("from", "--pull-never", BASE)
+    size = size_of(Path(builder("mount", container)))
+    builder("rm", container)
+    return size
+
+
+def size_of(path: Path) -> float:
+    """Megabytes of all files below; links and holes cost nothing."""
+    files = (file.lstat() for file in [path, *path.rglob("*")] if not file.is_symlink())
+    return sum(file.st_size for file in files) / 1e6
 
 
 def on_port(words: Sequence[str], port: int) -> list[str]:
@@ -195,7 +214,7 @@ def main() -> int:
         build(builder, asked.build_options)
         print(f"built in {time.monotonic() - begun:.0f} s")
         image = json.loads(builder("inspect", "--type", "image", IMAGE))
-        print_sizes(image, builder.folder)
+        print_sizes(builder)
         serve(builder, image["Docker"]["config"], asked.port)
     except (RehearsalError, subprocess.CalledProcessError, OSError) as error:
         print(f"rehearse: {error}", file=sys.stderr)
