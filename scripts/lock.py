@@ -54,8 +54,8 @@ LEFT_OUT = {
         *("nvshmem4py-cu13", "quack-kernels", "sgl-deep-ep", "sgl-deep-gemm", "sgl-flash-mla"),
         *("sglang-kernel", "tilelang", "torch-memory-saver"),
     ],
-    "pictures and sound, which models with the tags have none of": [
-        *("numba", "soundfile", "timm", "torchaudio", "torchcodec"),
+    "pictures and films, which models with the tags have none of": [
+        *("numba", "timm", "torchaudio", "torchcodec"),
     ],
     "another model's chat format": ["deepseek-recipe", "mistral-common", "tml-renderers"],
     "another place to load models from": ["blobfile", "kernels", "modelscope"],
@@ -63,7 +63,7 @@ LEFT_OUT = {
         *("anthropic", "outlines", "smg-grpc-servicer"),
     ],
     "a developer's tool, which SGLang does not import to serve": [
-        *("build", "easydict", "ipython", "py-spy"),
+        *("build", "easydict", "jedi", "py-spy"),
     ],
 }
 # SGLang imports these without asking for them: what is left out brings them, otherwise.
