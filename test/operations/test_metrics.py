@@ -43,6 +43,13 @@ def test_every_metric_is_there_before_anything_happened(server: Server) -> None:
     assert names <= found.keys()
 
 
+def test_health_checks_are_no_requests(server: Server) -> None:
+    before = samples(server)
+    server.http.get("/health_generate").raise_for_status()
+    check_idle(server)
+    assert samples(server) == before
+
+
 @pytest.mark.parametrize("kind", ["flat", "nested", "rounds"])
 def test_every_fork_and_join_is_timed_once(server: Server, kind: str) -> None:
     before = samples(server)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from asking import user
 from models import problems
 from server import Server
 
-from .tools import DASHBOARD, DOCKER, tool, wait_until
+from .tools import DASHBOARD, DOCKER, free_port, tool, wait_until
 
 pytestmark = pytest.mark.server
 COUNTED = ("tokens", "critical_path_tokens", "branches", "blocks", "forced_tokens")
@@ -45,12 +44,6 @@ class Prometheus:
     def counts(self) -> dict[str, list[float]]:
         """Our counters; each a list of no or one value."""
         return {name: self.values(f"sum(sglang:multiverse_{name}_total)") for name in COUNTED}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

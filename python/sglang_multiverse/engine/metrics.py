@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sglang.srt.managers.utils import is_health_check_generate_req
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -72,6 +74,8 @@ class Metrics:
         self._set_live(rid, 0)
 
     def family_ended(self, family: Family) -> None:
+        if is_health_check_generate_req(family.trunk):
+            return  # as SGLang's own metrics: probes would drown a quiet server's requests
         summary = family.summary()
         self.add("requests", 1)
         self.add("forked_requests", int(summary["blocks"] > 0))
