@@ -12,8 +12,9 @@
 #
 # Then the CPU kernels are compiled, once for each version of their sources.
 #
-# Usage: scripts/env.sh [--where]
+# Usage: scripts/env.sh [--where | --env-only]
 #   --where          print the environment's place and stop
+#   --env-only       build the environment and stop: an image installs a wheel into it
 # Variables:
 #   MULTIVERSE_LOCK  light or full, whatever the machine has
 #   MULTIVERSE_ENV   the environment's place (default: under ~/.cache, by lock and Python)
@@ -127,6 +128,10 @@ elif ! is_complete; then
     fi
     is_complete || build # the other build may have been the one we need
     exec 9>&-
+fi
+
+if [[ ${1:-} == --env-only ]]; then
+    exit 0
 fi
 
 # ---- layer 2: this checkout ----

@@ -25,7 +25,7 @@ from .http.reasoning import NAME
 from .known import plan, requeue
 from .logprobs import LogprobRows
 from .options import MultiverseArgs
-from .req import MultiverseReq
+from .req import MultiverseReq, Wait
 from .stops import locate
 from .vocabulary import Vocabulary
 
@@ -55,6 +55,7 @@ class Family:
         reasoning: what `reasoning_tokens` has read of the linear text, where thinking and
             blocks count as that (`--reasoning-parser multiverse`).
         scores: log probabilities of a prompt with blocks, if they were asked for.
+        waits: forks and joins that are over since `metrics` last looked.
         deltas: what live branches write, for a client that asked for it.
         closing_ids: the tokens that end a branch, in place of which `</Path>` stands.
     """
@@ -95,6 +96,7 @@ class Family:
         self.scores: Scores | None = None
         self.reasoning: Automaton | None = None
         self.deltas = Deltas() if live_deltas else None
+        self.waits: list[Wait] = []
 
         params = trunk.sampling_params
         stops = params.stop_token_ids if options.stop_in_blocks else None
@@ -157,6 +159,11 @@ class Family:
     @property
     def holds_slots(self) -> bool:
         return any(member.holds_slots for member in self.members())
+
+    @property
+    def live_branches(self) -> int:
+        """Branches that have not written their closing tag, whatever they wait for."""
+        return sum(member.is_branch and not member.closed for member in self.members())
 
     def note_concurrent(self, branches: int) -> None:
         self.max_concurrent = max(self.max_concurrent, branches)

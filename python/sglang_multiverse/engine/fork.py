@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from sglang.srt.managers.schedule_batch import FINISH_LENGTH
 from ..structure import Automaton, Phase, outline_label
 from .known import plan
 from .reading import room
-from .req import MultiverseReq
+from .req import MultiverseReq, Wait
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -92,8 +93,10 @@ def spawn(req: MultiverseReq, known: Sequence[array[int]] = ()) -> None:
         # [0, row_len) moves to the tree, locked by the trunk.
         req.refresh_known(req.row_len)
         family.memory.tree_cache.checkpoint(req, up_to=req.row_len)
+    begun = req.tag_read_at if req.stage is Stage.DRAIN else time.perf_counter()
     for child, header in zip(children, headers, strict=True):
         force(child, header)
+        child.wait = None if child.closed else Wait("fork_seconds", begun)
     req.park(base.length, replaying=False)
     req.children = children
     family.blocks += 1

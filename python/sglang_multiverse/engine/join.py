@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from sglang.srt.managers.schedule_batch import FINISH_LENGTH
@@ -9,6 +10,7 @@ from sglang.srt.managers.schedule_batch import FINISH_LENGTH
 from ..structure import Phase
 from .fork import force
 from .reading import room
+from .req import Wait
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ def join(req: MultiverseReq) -> None:
                 f"{req.row_len + req.position_offset}, read as {req.automaton.length} "
                 f"ending at {req.automaton.position}"
             )
+        # Branches that a prompt closed have read no tag here.
+        begun = max(child.tag_read_at for child in children) or time.perf_counter()
+        req.wait = Wait("join_seconds", begun)
     req.unpark()
     req.become(Stage.EXTEND)
     if req.children or req.row_len < req.seqlen:

@@ -9,6 +9,7 @@ what a client streams, and the row catches up at the join.
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,18 @@ class Fork(NamedTuple):
     flush_at: int
 
 
+class Wait(NamedTuple):
+    """A fork or a join that is under way, or, with its end, over."""
+
+    metric: str  # which of `metrics.HISTOGRAMS` it counts for
+    begun: float  # `time.perf_counter()`, in seconds, like all times here
+    ended: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.begun
+
+
 class MultiverseReq(Req):
     """SGLang's request, with its place in a family.
 
@@ -50,6 +63,8 @@ class MultiverseReq(Req):
         flushed: how many own tokens the parent's ids already hold.
         prompt_len: how many of the ids are the prompt's: the first ones.
         closed: a branch whose text is complete.
+        tag_read_at: when the tag was read that it last drained for; 0 if it never did.
+        wait: the fork that it comes from, or the join it comes out of, until it decodes.
         slots: int32 `[n]`, a closed branch's own KV slots, `[fork, fork + n)` of
             its ids, from the moment it gives its row back until the join.
         fork_at: index after the `</Goal>` the children branch off from.
@@ -105,6 +120,8 @@ class MultiverseReq(Req):
         self.suspended: Fork | None = None
         self.segment_start = len(self.output_ids)
         self.sampled: int | None = None  # the token kept of this step, None if dropped
+        self.tag_read_at = 0.0
+        self.wait: Wait | None = None
         self.replaced = False  # that token was forced in place of the sampled one
         self.news = True  # the last step did more than add one more token to a trunk
 
@@ -122,6 +139,11 @@ class MultiverseReq(Req):
             raise IllegalTransitionError(f"{self.rid}: from {self.stage.value} to {stage.value}")
         if self.stage in DECODING and stage not in DECODING:
             self.stint += 1
+        if stage is Stage.DRAIN:
+            self.tag_read_at = time.perf_counter()
+        elif stage is Stage.DECODE and self.wait is not None:
+            self.family.waits.append(self.wait._replace(ended=time.perf_counter()))
+            self.wait = None
         self.stage = stage
         self.family.restless = True
 

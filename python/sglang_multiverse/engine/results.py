@@ -54,7 +54,10 @@ class Results:
             except Exception as error:  # an error of ours must not take the others down
                 self.fail(family, error)
                 continue
-            scheduler.leaving |= any(req.stage is not Stage.DECODE for req in reqs)
+            moved = any(req.stage is not Stage.DECODE for req in reqs)
+            scheduler.leaving |= moved
+            if scheduler.metrics is not None and (moved or family.waits):
+                scheduler.metrics.family_stepped(family)
             if not family.trunk.finished() and id(family.trunk) not in streamed:
                 grown.append(family.trunk)
         if grown:
@@ -98,6 +101,8 @@ class Results:
         family = self.scheduler.families.pop(rid, None)
         if family is not None:
             family.kept = None
+            if self.scheduler.metrics is not None:
+                self.scheduler.metrics.family_left(rid)
 
     def _ended(self, family: Family) -> None:
         self.forget(family.trunk.rid)
