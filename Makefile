@@ -6,7 +6,7 @@ PYTHON_BIN := .venv/bin/python
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format types test demo curate-demo evaluate serve bench docs docs-serve lock clean
+.PHONY: help env lint format types test demo curate-demo evaluate serve bench docs docs-serve docs-tables lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -45,6 +45,9 @@ bench: env ## Measure branches as a batch against branches one at a time
 
 docs: ## Build the documentation as a site, strictly, into build/site
 	scripts/docs/build.sh build
+
+docs-tables: env ## Write the docs' tables of options, fields and metrics afresh from the code
+	$(PYTHON_BIN) scripts/docs/reference.py
 
 docs-serve: ## Show the documentation on http://127.0.0.1:8000, renewed as files change
 	scripts/docs/build.sh serve
