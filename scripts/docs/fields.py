@@ -24,11 +24,11 @@ def request_fields() -> str:
         help_ = field.description or (spec.metadata["help"] if spec else "")
         if not help_:
             raise ValueError(f"{name}: a request's field without a help text")
-        rows.append((code(name), _allowed(name, field.annotation, spec), help_))
+        rows.append((code(name), _allowed(field.annotation, spec), help_))
     return table(("Field", "Allowed", "Meaning"), rows)
 
 
-def _allowed(name: str, annotation: Any, spec: dataclasses.Field[Any] | None) -> str:
+def _allowed(annotation: Any, spec: dataclasses.Field[Any] | None) -> str:
     if spec is not None and spec.metadata["range"]:
         return f"{spec.metadata['range'][0]} … the server's"
     if get_origin(annotation) is Literal:

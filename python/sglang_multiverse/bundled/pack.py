@@ -119,9 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Put a trained adapter into the package.",
     )
     parser.add_argument("--adapter", type=Path, required=True, help="as training left it")
-    parser.add_argument(
-        "--out", type=Path, default=PACKAGE, help="where to (default: this package)"
-    )
+    parser.add_argument("--out", type=Path, default=PACKAGE, help="folder (default: this package)")
     parser.add_argument("--name", default=NAME, help=f"of the model (default: {NAME})")
     return parser
 

@@ -35,9 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-tokens", type=int, default=1024, help="of the answer (default: 1024)"
     )
-    parser.add_argument(
-        "--temperature", type=float, default=0.0, help="of the sampling; 0 is greedy (default: 0)"
-    )
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling (default: 0)")
     parser.add_argument(
         "--repeats", type=int, default=1, help="timed runs of each way (default: 1)"
