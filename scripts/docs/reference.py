@@ -18,6 +18,7 @@ from pathlib import Path
 from commands import COMMANDS, server_options
 from fields import answer_fields, label_fields, request_fields, sequence_fields
 from measures import metrics
+from rooms import rooms
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 REGION = re.compile(
@@ -32,6 +33,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "label fields": label_fields,
     "sequence fields": sequence_fields,
     "metrics": metrics,
+    "rooms": rooms,
     **{name: partial(command.table) for name, command in COMMANDS.items()},
 }
 """What a page can name → the Markdown of it."""

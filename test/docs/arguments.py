@@ -222,5 +222,6 @@ _CHECKS: dict[str, Callable[[list[str]], None]] = {
     "make": _make,
     "pip": _pip,
     "pytest": _pytest,
+    ".venv/bin/pytest": _pytest,
     **dict.fromkeys(("curl", "cat", "ls", "head", "sgl-eval", "some-command"), _theirs),
 }
