@@ -35,7 +35,7 @@ export NO_MKDOCS_2_WARNING=1 # an advertisement in the output
 # Not its entry point, which names the folder that the environment was made in.
 mkdocs=("$env/bin/python" -m mkdocs)
 case ${1:-} in
-    build) exec "${mkdocs[@]}" build --strict --quiet "${@:2}" ;;
+    build) exec "${mkdocs[@]}" build --strict "${@:2}" ;;
     serve) exec "${mkdocs[@]}" serve --strict "${@:2}" ;;
     *) echo "usage: scripts/docs/build.sh build|serve [mkdocs arguments]" >&2; exit 2 ;;
 esac

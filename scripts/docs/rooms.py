@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ def rooms() -> str:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         room = parts[0]
         if parts in ((room,), (room, "__init__")):
-            purpose[room] = (ast.get_docstring(tree) or "").partition("\n\n")[0]
+            said = (ast.get_docstring(tree) or "").partition("\n\n")[0]
+            purpose[room] = re.sub(r"^`python -m [^`]*`: ", "", said)
         package = [NAME, *parts[:-1]]
         for name in _imported(tree, package):
             if name[0] == NAME and len(name) > 1 and name[1] != room:

@@ -40,7 +40,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return Folders(tmp_path_factory.mktemp("pages"))
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.ahead(job=TutorialServer())]
+# The server's start is in the first one's time.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ahead(job=TutorialServer()),
+    pytest.mark.timeout(900),
+]
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.runs], ids=str)
