@@ -86,12 +86,12 @@ def _module(name: str, arguments: list[str]) -> None:
     if name == "json.tool":
         return
     if name == "sglang.launch_server":
-        _parse(_sglang_parser(), arguments, name)
+        _parse(sglang_parser(), arguments, name)
     elif name == f"{_PACKAGE}.launch_server":
         from sglang_multiverse.launch_server import split_arguments
 
         _, rest = _said(lambda: split_arguments(arguments, {}), name)
-        _parse(_sglang_parser(), ["--model-path", "any", *rest], name)
+        _parse(sglang_parser(), ["--model-path", "any", *rest], name)
     elif name == f"{_PACKAGE}.training":
         from sglang_multiverse.training.__main__ import read_config
 
@@ -132,11 +132,12 @@ def _existing(arguments: list[str]) -> list[str]:
 def _sglang(arguments: list[str]) -> None:
     if arguments[:1] != ["serve"]:
         raise RefusedError(f"sglang {' '.join(arguments)}: only `sglang serve` is known here")
-    _parse(_sglang_parser(), arguments[1:], "sglang serve")
+    _parse(sglang_parser(), arguments[1:], "sglang serve")
 
 
 @functools.cache
-def _sglang_parser() -> argparse.ArgumentParser:
+def sglang_parser() -> argparse.ArgumentParser:
+    """The flags of SGLang's server, with what our plugin adds to their values."""
     from sglang.srt.plugins import load_plugins
     from sglang.srt.server_args import ServerArgs
 

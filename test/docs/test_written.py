@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.arguments import check, commands_in
+from docs.arguments import check, commands_in, sglang_parser
 from docs.blocks import PYTHON, ROOT, SHELL, Block, blocks_of
 
 PAGES = ["README.md", "CONTRIBUTING.md"] + [
@@ -49,38 +49,55 @@ def test_tables_made_from_the_code_are_as_the_code_is() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+_FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*\w(?![\w-])")
+
+
+def prose_of(page: str) -> str:
+    """A page without its blocks, and without what other engines call their options."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    if page.endswith("coming-from.md"):
+        text = "\n".join(line.split("|", 2)[-1] for line in text.splitlines())
+    return text
+
+
 def options_of(*tables: str) -> set[str]:
-    """The options in the tables of options.md that a page's own text may name."""
-    text = (ROOT / "docs/options.md").read_text()
+    """The options in tables of options.md, made from the code; of all if none is named."""
+    text = (ROOT / "docs/options.md").read_text(encoding="utf-8")
     found: set[str] = set()
     for name in tables:
         body = text.split(f"<!-- made from: {name} -->", 1)[1].split("<!-- made -->", 1)[0]
-        found |= set(re.findall(r"`(--[a-z][\w-]*)`", body))
-    return found
+        found |= set(_FLAG.findall(body))
+    return found or set(_FLAG.findall(text))
+
+
+def test_options_that_a_page_names_exist() -> None:
+    """SGLang's, ours, or those of a script of this repository."""
+    known = options_of() | {flag for a in sglang_parser()._actions for flag in a.option_strings}
+    sources = [*(ROOT / "benchmark").rglob("*.py"), *(ROOT / "benchmark").rglob("*.sh")]
+    sources += [*(ROOT / "test").rglob("*.py"), *(ROOT / "scripts").rglob("*.*")]
+    known |= {flag for path in sources for flag in _FLAG.findall(path.read_text(errors="replace"))}
+    named = {flag: page for page in PAGES for flag in _FLAG.findall(prose_of(page))}
+    assert len(named) > 100
+    unknown = {flag: page for flag, page in named.items() if flag not in known}
+    assert not unknown.keys() - {"--help", "--no-deps"}, unknown
 
 
 @pytest.mark.parametrize(
-    ("page", "tables"),
+    ("page", "heading", "table"),
     [
-        ("docs/curator.md", ("curator run",)),
-        (
-            "docs/evaluation.md",
-            ("evaluation run", "evaluation budget", "evaluation latency", "evaluation report"),
-        ),
+        ("docs/curator.md", "## Sources and settings", "curator run"),
+        ("docs/training.md", "## Settings", "training"),
     ],
 )
-def test_options_that_a_page_explains_exist(page: str, tables: tuple[str, ...]) -> None:
-    prose = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
-    named = set(re.findall(r"`(--[a-z][\w-]*)", prose)) - {"--help"}
-    # Of other programs: pip's, and a benchmark's.
-    unknown = named - options_of(*tables) - {"--no-deps", "--tokens", "--examples"}
-    assert named and not unknown
-
-
-def test_settings_that_training_explains_exist() -> None:
-    from sglang_multiverse.training.config import hints
-
-    text = (ROOT / "docs/training.md").read_text().split("## Settings", 1)[1].split("\n## ", 1)[0]
-    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
-    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named and named <= set(hints())
+def test_settings_that_a_page_explains_are_the_command_s(
+    page: str, heading: str, table: str
+) -> None:
+    rows = prose_of(page).split(f"{heading}\n", 1)[1].split("\n## ", 1)[0].splitlines()
+    cells = [row.split("|")[1] for row in rows if row.startswith("| `")]
+    named = {
+        "--" + name.removeprefix("--").replace("_", "-")
+        for cell in cells
+        for name in re.findall(r"`(-*[a-z][\w-]*)", cell)
+    }
+    assert named and named <= options_of(table)
