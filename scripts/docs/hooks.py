@@ -1,9 +1,9 @@
 """What MkDocs is told beside mkdocs.yml: pages from outside `docs/`, and links as GitHub has them.
 
 The README, the change log and others stand where a reader of the repository looks for them. Here
-they become pages of the site, and a relative link between any two files of the repository, which
-GitHub follows, leads from page to page. A link to a file that is no page stays as it is, and the
-strict build ends with it.
+they become pages of the site, and a relative link between any two of them, which GitHub follows,
+leads from page to page. A link to another file of the repository becomes its text, because the
+site does not have that file; one to a file that there is not stays, and ends the strict build.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OUTSIDE = {
 """File of the repository → its page."""
 
 _FILE_OF = {page: file for file, page in OUTSIDE.items()}
-_LINK = re.compile(r"(?<=\]\()([^)#\s:]+)(?=[)#])")
+_LINK = re.compile(r"(?P<text>\[[^\]]*\])\((?P<link>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
 
@@ -48,10 +48,16 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def _relinked(text: str, src: str) -> str:
-    return _LINK.sub(lambda match: _target(match[1], src), text)
+    def relink(found: re.Match[str]) -> str:
+        link = _target(found["link"], src)
+        text = found["text"]
+        return f"{text}({link}{found['anchor'] or ''})" if link is not None else text[1:-1]
+
+    return _LINK.sub(relink, text)
 
 
-def _target(link: str, src: str) -> str:
+def _target(link: str, src: str) -> str | None:
+    """Where a link of the page `src` leads on the site; `None` if the site does not have it."""
     file = _FILE_OF.get(src, f"{DOCS}/{src}")
     aim = posixpath.normpath(posixpath.join(posixpath.dirname(file), link))
     if aim in OUTSIDE:
@@ -59,5 +65,5 @@ def _target(link: str, src: str) -> str:
     elif aim.startswith(f"{DOCS}/"):
         aim = aim.removeprefix(f"{DOCS}/")
     else:
-        return link
+        return None if (ROOT / aim).exists() else link
     return posixpath.relpath(aim, posixpath.dirname(src) or ".")

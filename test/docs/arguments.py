@@ -26,6 +26,7 @@ _NOTE = """#!/bin/bash
 printf '%s\\0' "$#" "${0#"$PROGRAMS/"}" "$@" >>"$NOTED"
 """
 _PACKAGE = "sglang_multiverse"
+_THEIRS = ("curl", "cat", "docker", "git", "head", "kubectl", "ls", "sgl-eval", "some-command")
 
 
 class RefusedError(Exception):
@@ -83,7 +84,7 @@ def _python(arguments: list[str]) -> None:
 
 
 def _module(name: str, arguments: list[str]) -> None:
-    if name == "json.tool":
+    if name in ("json.tool", "sglang_router.launch_router"):
         return
     if name == "sglang.launch_server":
         _parse(sglang_parser(), arguments, name)
@@ -224,5 +225,5 @@ _CHECKS: dict[str, Callable[[list[str]], None]] = {
     "pip": _pip,
     "pytest": _pytest,
     ".venv/bin/pytest": _pytest,
-    **dict.fromkeys(("curl", "cat", "ls", "head", "sgl-eval", "some-command"), _theirs),
+    **dict.fromkeys(_THEIRS, _theirs),
 }
