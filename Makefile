@@ -1,11 +1,12 @@
 # `make help` lists what there is. Every target first makes sure that the environment
 # exists and this checkout is linked to it; that costs a third of a second when they are.
+# (`docs` has a small one of its own.)
 
 PYTHON_BIN := .venv/bin/python
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format types test demo curate-demo evaluate serve bench lock clean
+.PHONY: help env lint format types test demo curate-demo evaluate serve bench docs docs-serve docs-tables lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -41,6 +42,15 @@ serve: env ## Serve MODEL, or the package's own; ARGS="--port 8000" goes to the 
 
 bench: env ## Measure branches as a batch against branches one at a time
 	$(PYTHON_BIN) benchmark/branches.py $(ARGS)
+
+docs: ## Build the documentation as a site, strictly, into build/site
+	scripts/docs/build.sh build
+
+docs-tables: env ## Write the docs' tables of options, fields and metrics afresh from the code
+	$(PYTHON_BIN) scripts/docs/reference.py
+
+docs-serve: ## Show the documentation on http://127.0.0.1:8000, renewed as files change
+	scripts/docs/build.sh serve
 
 lock: env ## Resolve pyproject.toml afresh into both locks; ARGS=--keep holds the versions
 	$(PYTHON_BIN) scripts/lock.py $(ARGS)

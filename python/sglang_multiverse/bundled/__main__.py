@@ -16,11 +16,15 @@ from . import BundledModelError, model_path
 from .progress import Bar
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(
+def build_parser() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
         prog="python -m sglang_multiverse.bundled",
         description="Print the directory of the package's model, which is made at first use.",
-    ).parse_args(argv)
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    build_parser().parse_args(argv)
     try:
         with Bar(Console(stderr=True)) as bar:
             path = model_path(bar)

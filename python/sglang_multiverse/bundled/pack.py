@@ -113,15 +113,19 @@ def _save(tensors: dict[str, Any], path: Path) -> None:
     path.chmod(0o644)  # safetensors leaves it to its owner alone
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sglang_multiverse.bundled.pack",
         description="Put a trained adapter into the package.",
     )
     parser.add_argument("--adapter", type=Path, required=True, help="as training left it")
-    parser.add_argument("--out", type=Path, default=PACKAGE, help="default: this package")
+    parser.add_argument("--out", type=Path, default=PACKAGE, help="folder (default: this package)")
     parser.add_argument("--name", default=NAME, help=f"of the model (default: {NAME})")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
     try:
         manifest = pack(args.adapter, args.out, args.name)
     except (PackError, BaseModelError) as error:

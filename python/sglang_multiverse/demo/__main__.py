@@ -25,7 +25,7 @@ from .transcript import Transcript
 PROG = "python -m sglang_multiverse.demo"
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROG, description="Watch a Multiverse model fork and join."
     )
@@ -35,7 +35,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max-tokens", type=int, default=1024, help="of the answer (default: 1024)"
     )
-    parser.add_argument("--temperature", type=float, default=0.0, help="default: 0, greedy")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling (default: 0)")
     parser.add_argument(
         "--repeats", type=int, default=1, help="timed runs of each way (default: 1)"
@@ -48,6 +48,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--svg", type=Path, help="also save a picture of the result to this file")
     parser.add_argument("server_flags", nargs="*", help="after --: flags for the server")
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = build_parser()
     args = parser.parse_args(argv)
     if args.url and (args.model_path or args.server_flags):
         parser.error("--url names a server that runs; it takes no --model-path and no flags")

@@ -20,6 +20,7 @@ from sglang.srt.mem_cache.common import release_kv_cache
 from sglang.srt.runtime_context import get_serving
 
 from ..structure import Automaton, Limits, sequences
+from .answer import Summary
 from .deltas import Deltas
 from .http.reasoning import NAME
 from .known import plan, requeue
@@ -233,7 +234,7 @@ class Family:
 
     def metadata(self) -> dict[str, Any]:
         """What an ended answer's metadata says, with its sequences if they were asked for."""
-        found = self.summary()
+        found: dict[str, Any] = dict(self.summary())
         if self.return_sequences and self.trunk.return_logprob:
             trunk = self.trunk
             logprobs = trunk.logprob.output_token_logprobs_val
@@ -244,8 +245,7 @@ class Family:
             ]
         return found
 
-    def summary(self) -> dict[str, Any]:
-        """Counts of tokens and of structure (DESIGN.md §4, Results)."""
+    def summary(self) -> Summary:
         critical = max(self.critical_path, self._longest_path())
         return {
             "tokens": self.generated,

@@ -145,8 +145,12 @@ class RequestOptions(BaseModel):
     max_parallel_branches: StrictInt | None = Field(None, ge=1)
     max_path_tokens: StrictInt | None = Field(None, ge=16)
     max_critical_tokens: StrictInt | None = Field(None, ge=1)
-    stream: Literal["linear", "branches"] = "linear"
-    return_sequences: StrictBool = False
+    stream: Literal["linear", "branches"] = Field(
+        "linear", description="Order of a streamed answer; branches: each as it grows."
+    )
+    return_sequences: StrictBool = Field(
+        False, description="Add the answer's sequences, token for token; needs log probabilities."
+    )
 
     @classmethod
     def parse(cls, value: object, server: MultiverseArgs) -> RequestOptions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count, groupby
+from typing import Annotated
 
 from .automaton import Automaton, Phase
 from .tags import TagTable
@@ -18,21 +19,25 @@ Place = tuple[tuple[int, int], ...]
 class PathTokens:
     """The tokens of an answer that one branch wrote, or the trunk, in order.
 
-    Attributes:
-        path: branch indices from 1, `"2.1"`; `""` is the trunk. Branches of blocks
-            that follow each other share their names.
-        parent: the path it branches off from; `None` for the trunk.
-        spans: where they stand in the linear answer, as half-open `[lo, hi)`.
-        ids, positions, logprobs: one entry per token, in the order of `spans`.
-            A token without a log probability was forced, not chosen.
+    `ids`, `positions` and `logprobs` have one entry per token, in the order of `spans`.
     """
 
-    path: str
-    parent: str | None
-    spans: list[tuple[int, int]] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    logprobs: list[float | None] = field(default_factory=list)
+    path: Annotated[
+        str,
+        'branch indices from 1, `"2.1"`; `""` is the trunk; branches of blocks that follow each '
+        "other share their names",
+    ]
+    parent: Annotated[str | None, "the path that it branches off from; `null` for the trunk"]
+    spans: Annotated[
+        list[tuple[int, int]], "where its tokens stand in the linear answer, half-open `[lo, hi)`"
+    ] = field(default_factory=list)
+    ids: Annotated[list[int], "its tokens"] = field(default_factory=list)
+    positions: Annotated[list[int], "their position ids"] = field(default_factory=list)
+    logprobs: Annotated[
+        list[float | None],
+        "those of the distribution they were drawn from (without the guard, the model's own); "
+        "`null` for a forced token, which is not to be trained on",
+    ] = field(default_factory=list)
 
 
 def sequences(

@@ -49,14 +49,18 @@ def merge(adapter: Path, out: Path, on_stage: Callable[[str], None] = lambda _: 
     return out
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sglang_multiverse.training.merge",
         description="Merge a trained adapter into its base.",
     )
     parser.add_argument("--adapter", type=Path, required=True, help="as training left it")
     parser.add_argument("--out", type=Path, required=True, help="a folder to make")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
     try:
         print(merge(args.adapter, args.out, lambda stage: print(stage, file=sys.stderr)))
     except (MergeError, BaseModelError) as error:

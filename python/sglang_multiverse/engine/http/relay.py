@@ -14,6 +14,7 @@ from collections import defaultdict
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from ..answer import ChunkLabel
 from ..options import OptionError
 from .aborts import check_rid, note_rid
 from .admission import FIELD, admit, batch_size, live, requested_options
@@ -113,7 +114,7 @@ class Relay:
                 choice[FIELD] = note
         return any(note is not None for _, note in notes)
 
-    def _note(self, choice: dict[str, Any]) -> dict[str, Any] | None:
+    def _note(self, choice: dict[str, Any]) -> dict[str, Any] | ChunkLabel | None:
         if choice.get("finish_reason") is not None:
             return self.summaries.get(choice["index"])
         delta = choice.get("delta") or {}

@@ -22,7 +22,7 @@ BOTH = "both"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = _parser()
+    parser = build_parser()
     args = parser.parse_args(arguments)
     wanted: dict[Split, int] = {"train": args.examples, "held-out": args.held_out}
     if args.held_out is None:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(args.out / "README.md")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sglang_multiverse.training.data", description=__doc__
     )
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--examples", type=_positive, required=True, help="examples of the training set")
     add("--held-out", type=_positive, help="examples held out (default: a tenth of --examples)")
     add("--seed", type=_natural, default=0, help="the first seed (default: %(default)s)")
-    add("--split", choices=(*SPLITS, BOTH), default=BOTH, help="default: %(default)s")
+    add("--split", choices=(*SPLITS, BOTH), default=BOTH, help="which files (default: %(default)s)")
     add("--kind", choices=KINDS, help="only this kind (default: a mixture)")
     add("--family", choices=(*FAMILIES, MIXED, CHAT), help="only this family (default: all)")
     add(
