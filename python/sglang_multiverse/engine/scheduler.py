@@ -26,6 +26,7 @@ from .pressure import Pressure
 from .req import MultiverseReq
 from .results import Results
 from .sampling import dress, dress_forward, undress
+from .script import Player
 from .stage import DECODING, Stage
 from .streamer import MultiverseOutputStreamer
 from .upstream import check_hooks, hooks_here, refuse_unsupported
@@ -48,6 +49,7 @@ class MultiverseScheduler(Scheduler):
 
     vocabulary: Vocabulary | None = None
     metrics: Metrics | None = None
+    player: Player | None = None
     families: dict[str, Family]
     memory: Memory
     leaving = False
@@ -59,6 +61,9 @@ class MultiverseScheduler(Scheduler):
         self.pressure = Pressure(self)
         self.results = Results(self)
         super().__init__(*args, **kwargs)
+        if self.options.replay is not None:
+            tags = self.vocabulary.tags if self.vocabulary is not None else None
+            self.player = Player(self.options.replay, self.server_args, tags)
         if self.vocabulary is not None:
             refuse_unsupported(self)
             self.memory = Memory(self.req_to_token_pool, self.tree_cache)
@@ -103,6 +108,12 @@ class MultiverseScheduler(Scheduler):
     # --- requests come in --------------------------------------------------------
 
     def _create_generation_req(self, recv_req: Any, *args: Any, **kwargs: Any) -> Req:
+        req = self._made(recv_req, *args, **kwargs)
+        if self.player is not None:
+            self.player.give(req)
+        return req
+
+    def _made(self, recv_req: Any, *args: Any, **kwargs: Any) -> Req:
         if self.vocabulary is None:
             return super()._create_generation_req(recv_req, *args, **kwargs)
         if is_beam_search(recv_req):
@@ -213,6 +224,8 @@ class MultiverseScheduler(Scheduler):
     # --- a step is done ------------------------------------------------------------
 
     def run_batch(self, batch: ScheduleBatch, *args: Any, **kwargs: Any) -> Any:
+        if self.player is not None and batch.sampling_info is not None:
+            self.player.prompt(batch)
         if self.vocabulary is None or batch.sampling_info is None:
             return super().run_batch(batch, *args, **kwargs)
         inflight.note_extend(batch)
