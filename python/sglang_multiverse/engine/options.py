@@ -81,6 +81,8 @@ class MultiverseArgs:
             choices = field.metadata["choices"]
             if choices and value not in choices:
                 raise OptionError(f"{field.name}={value!r}: allowed are {', '.join(choices)}")
+            if field.metadata["value"] is str and not isinstance(value, str | None):
+                raise OptionError(f"{field.name}={value!r}: expected a path")
             if bounds is None or (value is None and field.default is None):
                 continue
             if isinstance(value, bool) or not isinstance(value, int):

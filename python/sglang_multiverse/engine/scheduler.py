@@ -49,7 +49,6 @@ class MultiverseScheduler(Scheduler):
 
     vocabulary: Vocabulary | None = None
     metrics: Metrics | None = None
-    player: Player | None = None
     families: dict[str, Family]
     memory: Memory
     leaving = False
@@ -61,9 +60,7 @@ class MultiverseScheduler(Scheduler):
         self.pressure = Pressure(self)
         self.results = Results(self)
         super().__init__(*args, **kwargs)
-        if self.options.replay is not None:
-            tags = self.vocabulary.tags if self.vocabulary is not None else None
-            self.player = Player(self.options.replay, self.server_args, tags)
+        self.player = Player.of(self)
         if self.vocabulary is not None:
             refuse_unsupported(self)
             self.memory = Memory(self.req_to_token_pool, self.tree_cache)
@@ -108,12 +105,6 @@ class MultiverseScheduler(Scheduler):
     # --- requests come in --------------------------------------------------------
 
     def _create_generation_req(self, recv_req: Any, *args: Any, **kwargs: Any) -> Req:
-        req = self._made(recv_req, *args, **kwargs)
-        if self.player is not None:
-            self.player.give(req)
-        return req
-
-    def _made(self, recv_req: Any, *args: Any, **kwargs: Any) -> Req:
         if self.vocabulary is None:
             return super()._create_generation_req(recv_req, *args, **kwargs)
         if is_beam_search(recv_req):
@@ -135,6 +126,8 @@ class MultiverseScheduler(Scheduler):
         return req
 
     def _add_request_to_queue(self, req: Req, is_retracted: bool = False) -> None:
+        if self.player is not None:
+            self.player.give(req)
         if not isinstance(req, MultiverseReq):
             super()._add_request_to_queue(req, is_retracted)
             return

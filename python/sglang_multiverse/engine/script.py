@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping
-from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
 
     from ..structure import Block, TagTable
+    from .scheduler import MultiverseScheduler
 
 FIELD = "replay"  # of `sampling_params.custom_params`: {"script": name, "at": offset}
 _NEXT = "multiverse_script"
@@ -119,10 +119,10 @@ def starts_of(
         for block in blocks:
             fork = block.goal_end
             seen = fork - sum(int(hi - lo) for lo, hi in hidden[fork - 1])
-            for number, branch in enumerate(block.branches, 1):
+            for number, one in enumerate(block.branches, 1):
                 inner = (*path, number)
-                found[inner, seen] = branch.span.lo - prompt
-                walk(branch.blocks, inner)
+                found[inner, seen] = one.span.lo - prompt
+                walk(one.blocks, inner)
 
     walk(parse(whole, tags).blocks, ())
     return found
@@ -144,21 +144,24 @@ class Player:
 
     def __init__(self, path: str, server_args: Any, tags: TagTable | None) -> None:
         refuse_users(server_args)
-        self._path = path
+        self.scripts = read_scripts(path)
         self.tags = tags
         self._starts: dict[tuple[str, int], dict[Any, int]] = {}
 
-    @cached_property
-    def scripts(self) -> dict[str, array[int]]:
-        return read_scripts(self._path)
+    @classmethod
+    def of(cls, scheduler: MultiverseScheduler) -> Player | None:
+        """`None` without the option; raises `ScriptError` where it is refused."""
+        path, vocabulary = scheduler.options.replay, scheduler.vocabulary
+        tags = vocabulary.tags if vocabulary is not None else None
+        return None if path is None else cls(path, scheduler.server_args, tags)
 
     def give(self, req: Req) -> None:
         """Find the script of a new request, or abort it with a 400."""
-        if req.rid.startswith(_INTERNAL):
+        owner = getattr(req, "family", req)  # so that branches have it
+        if hasattr(owner, _OF) or req.rid.startswith(_INTERNAL):
             return
         try:
-            # A family's, so that its branches have it.
-            setattr(getattr(req, "family", req), _OF, self._find(req))
+            setattr(owner, _OF, self._find(req))
         except ScriptError as error:
             req.set_finish_with_abort(str(error), HTTPStatus.BAD_REQUEST, "BadRequestError")
 

@@ -77,11 +77,7 @@ def scheduler_hooks() -> tuple[Hook, ...]:
             count_later,
             "around",
         ),
-        Hook(
-            f"{SAMPLING_INFO}.apply_logits_bias",
-            mask_logits,
-            "after",
-        ),
+        Hook(f"{SAMPLING_INFO}.apply_logits_bias", mask_logits, "after"),
         Hook(f"{SAMPLING_INFO}.apply_logits_bias", lift, "after"),
         Hook(
             "sglang.srt.layers.sampler.Sampler._sample_from_probs",
