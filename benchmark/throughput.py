@@ -49,7 +49,9 @@ NO_CHECKS = {
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model-path", type=Path, default=MODEL)
+    parser.add_argument(
+        "--model-path", default=str(MODEL), help="a folder, or `bundled`: the package's own"
+    )
     parser.add_argument("--note", default="", help="is kept with the results")
     parser.add_argument("--threads", type=int, default=1, help="of each server, on a CPU")
     answers = parser.add_argument_group("answers")
@@ -81,6 +83,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def model_of(named: str) -> tuple[Path, str]:
+    """Where it is, and what it is called."""
+    if named != "bundled":
+        return Path(named), Path(named).name
+    from sglang_multiverse.bundled import model_path, packaged
+
+    return model_path(), packaged().name
+
+
 def structures(args: argparse.Namespace, writer: Writer) -> dict[str, list[Answer]]:
     """What is asked for, by the name of the case."""
     trees = [Tree(args.prompt, branches, args.length, args.depth) for branches in args.branches]
@@ -97,16 +108,14 @@ def structures(args: argparse.Namespace, writer: Writer) -> dict[str, list[Answe
     return found
 
 
-def servers(args: argparse.Namespace, scripts: Path, pool: int) -> dict[str, Server]:
+def servers(args: argparse.Namespace, model: Path, scripts: Path, pool: int) -> dict[str, Server]:
     path = filter(None, (str(HERE / "replay/meter"), os.environ.get("PYTHONPATH")))
     env = {**NO_CHECKS, "OMP_NUM_THREADS": str(args.threads), "PYTHONPATH": os.pathsep.join(path)}
     flags = [*FLAGS, "--multiverse-replay", str(scripts)]
     kinds = {False: args.server.split(), True: ["--no-multiverse-enable", *args.stock.split()]}
     wanted = {is_stock(way) for way in args.ways}
     return {
-        STOCK if stock else OURS: Server(
-            *flags, *kinds[stock], model=args.model_path, pool=pool, **env
-        )
+        STOCK if stock else OURS: Server(*flags, *kinds[stock], model=model, pool=pool, **env)
         for stock in sorted(wanted)
     }
 
@@ -138,7 +147,8 @@ async def measure(plan: Plan, running: dict[str, Server], writer: Writer, result
 def main() -> int:
     args = parse()
     until = time.monotonic() + 60 * args.minutes
-    tokenizer = AutoTokenizer.from_pretrained(args.model_path)
+    model, name = model_of(args.model_path)
+    tokenizer = AutoTokenizer.from_pretrained(model)
     writer = Writer(tokenizer, resolve_tags(tokenizer))
     cases = structures(args, writer)
     plan = Plan(
@@ -152,7 +162,7 @@ def main() -> int:
         open_seconds=60 * args.open_minutes if args.open else 0.0,
     )
     answers = [answer for some in cases.values() for answer in some]
-    results = Results(args.out, {"command": command(), "model": args.model_path.name})
+    results = Results(args.out, {"command": command(), "model": name})
     try:
         results.found["machine"] = describe()
     except Exception as missing:  # packages on the path and not installed
@@ -164,9 +174,8 @@ def main() -> int:
         lines = [json.dumps({"name": one.name, "ids": one.ids}) for one in answers]
         (folder / "scripts.jsonl").write_text("\n".join(lines) + "\n")
         most = max(one.prompt + len(one.ids) for one in answers)
-        running = servers(
-            args, folder / "scripts.jsonl", pool=(max(args.clients) + 1) * (most + 32)
-        )
+        pool = (max(args.clients) + 1) * (most + 32)
+        running = servers(args, model, folder / "scripts.jsonl", pool)
         for server in running.values():
             stack.callback(server.stop)
         failed = start(running)

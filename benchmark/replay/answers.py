@@ -173,8 +173,8 @@ def windows(
             if len(window) <= most:
                 found.append(writer.answer(f"{trace['id']}, block {number + 1}", prompt, window))
     found.sort(key=lambda answer: (answer.degree, answer.name))
-    picked = [i * (len(found) - 1) // max(count - 1, 1) for i in range(min(count, len(found)))]
-    return [found[i] for i in picked]
+    count = min(count, len(found))
+    return [found[i * (len(found) - 1) // max(count - 1, 1)] for i in range(count)]
 
 
 def _window(ids: list[int], block: Block, writer: Writer, around: int) -> list[int]:

@@ -16,6 +16,7 @@ from ways import PLAIN, Asker
 
 SEED = 20250701
 FEWEST = 6  # questions of an open loop
+MORE = 1.5  # times the tokens a second that more clients are taken to bring
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,21 @@ class Results:
         cases = [*self.found["closed"], *self.found["open"]]
         return sum(said["wrong"] for case in cases for said in case["ways"].values())
 
-    def best(self, way: str | None = None) -> float:
+    def best(self, way: str) -> float:
         """The most tokens a second in a closed loop; 0 if there is none yet."""
-        rates = [
-            said["tokens_s"]
-            for case in self.found["closed"]
-            for name, said in case["ways"].items()
-            if way in (None, name)
-        ]
-        return max(rates, default=0.0)
+        cases = self.found["closed"]
+        return max(
+            (case["ways"][way]["tokens_s"] for case in cases if way in case["ways"]), default=0.0
+        )
+
+    def seconds(self, clients: int, tokens: float) -> float:
+        """What so many tokens of each way would take, judged by the fastest case so far."""
+        rates = []
+        for case in self.found["closed"]:
+            ways = case["ways"].values()
+            rate = len(ways) / sum(1 / said["tokens_s"] for said in ways)
+            rates.append(rate * (MORE if case["clients"] < clients else 1))
+        return tokens / max(rates) if rates else 0.0
 
 
 async def carry_out(plan: Plan, askers: Mapping[str, Asker], results: Results) -> None:
@@ -108,11 +115,10 @@ async def _closed(
 ) -> None:
     turns = plan.turns_of(clients)
     tokens = clients * turns * len(plan.ways) * _mean(answers)
-    rate = results.best()
-    takes = tokens / rate if rate else 0.0
+    takes = results.seconds(clients, tokens)
     named = f"{clients} clients, {name}"
     if time.monotonic() + takes > plan.until - plan.open_seconds:
-        results.keep("left_out", f"{named}: would take {takes:.0f} s, at least")
+        results.keep("left_out", f"{named}: would take about {takes:.0f} s")
         return
     loads: dict[str, list[Load]] = {way: [] for way in plan.ways}
     for turn in range(turns):
@@ -148,7 +154,7 @@ async def _open(plan: Plan, askers: Mapping[str, Asker], results: Results) -> No
         named = f"{share:.0%} of {capacity:.2f} answers/s"
         takes = count / rate * len(plan.ways)
         if time.monotonic() + takes > plan.until + plan.open_seconds / 4:
-            results.keep("left_out", f"{named}: would take {takes:.0f} s, at least")
+            results.keep("left_out", f"{named}: would take about {takes:.0f} s")
             continue
         ways = {}
         for way in plan.ways:

@@ -1,9 +1,11 @@
 """Tables and figures of what `throughput.py` wrote.
 
-    python benchmark/replay/report.py RESULT.json … [--figures docs/performance] [--into README.md]
+    python benchmark/replay/report.py RESULT.json … [--figures docs/performance]
+    python benchmark/replay/report.py RESULT.json … --into README.md [--details]
 
-Prints the tables; writes a figure of each result as SVG and PNG; and puts the summary between the
-marks `<!-- replay: begin -->` and `<!-- replay: end -->` of a page.
+Prints the tables; writes a figure of each result as SVG and PNG; puts the summary, or all of it,
+between the marks `<!-- replay: begin -->` and `<!-- replay: end -->` of a page. `pages.sh` does all
+of it for the committed results.
 """
 
 from __future__ import annotations
@@ -129,11 +131,22 @@ def said_of(found: dict[str, Any]) -> str:
 
 
 def page(results: Sequence[dict[str, Any]]) -> str:
+    """In short."""
     parts = []
     for found in results:
-        parts += [f"**{found['model']}**", said_of(found), summary(found)]
+        parts += [f"**{found['model']}**: {said_of(found)}", summary(found)]
+    return "\n\n".join(parts)
+
+
+def whole_page(results: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    """Everything, with the figures that `--figures` put into the folder beside the page."""
+    parts = []
+    for found, name in zip(results, names, strict=True):
+        parts += [f"### {found['model']}", said_of(found)]
+        parts += [f"![Speed-up over plain text and latency under load](performance/{name}.svg)"]
+        parts += [speedups(found), details([*found["closed"], *found["open"]])]
         if found["left_out"]:
-            parts.append(f"{len(found['left_out'])} cases were left out, for want of time.")
+            parts.append(f"For want of time, {len(found['left_out'])} loads were left out.")
     return "\n\n".join(parts)
 
 
@@ -152,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--figures", type=Path, help="a folder")
     parser.add_argument("--into", type=Path, help="a page with the marks")
+    parser.add_argument("--details", action="store_true", help="all of it into that page")
     args = parser.parse_args(argv)
     results = [json.loads(path.read_text()) for path in args.results]
     for path, found in zip(args.results, results, strict=True):
@@ -163,7 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.figures.mkdir(parents=True, exist_ok=True)
             draw(found, args.figures / path.stem)
     if args.into:
-        put_into(args.into, page(results))
+        names = [path.stem for path in args.results]
+        put_into(args.into, whole_page(results, names) if args.details else page(results))
     return 0
 
 

@@ -120,7 +120,9 @@ def test_windows_are_flat_whole_and_not_too_long(writer: Any, tmp_path: Path) ->
     nested = TRACE.replace("bb", TRACE)
     short = TRACE.replace("aaaa aaaa aaaa", "a")
     cut = TRACE.partition("</Path>")[0]
-    found = windows(writer, tmp_path, nested, cut, TRACE, short, short)
+    # More are asked for than there are.
+    found = windows(writer, tmp_path, nested, cut, TRACE, short, short, count=4)
+    assert len(found) == 3
     assert {one.name for one in found} == {f"t{number}, block 1" for number in (2, 3, 4)}
     degrees = [one.degree for one in found]
     assert degrees == sorted(degrees) and degrees[0] < degrees[-1]
@@ -431,6 +433,9 @@ def test_a_page_is_changed_between_its_marks(result: dict[str, Any], tmp_path: P
         text = path.read_text()
         assert text.startswith("head\n") and text.endswith("\ntail\n") and "old" not in text
         assert text.count(report.BEGIN) == 1 and "| 4 | 3.50 / " in text
+    assert report.main([str(source), "--into", str(path), "--details"]) == 0
+    assert "(performance/r.svg)" in path.read_text()
+    assert "90% of" in path.read_text() and "90% of" not in text
     path.write_text("no marks")
     with pytest.raises(ValueError, match="are needed"):
         report.put_into(path, "x")
