@@ -12,7 +12,7 @@ from typing import Any
 from answers import Answer
 from loops import Load, closed, opened
 from tally import tally
-from ways import PLAIN, Asker
+from ways import PLAIN, SIDE_BY_SIDE, Asker
 
 SEED = 20250701
 FEWEST = 6  # questions of an open loop
@@ -134,7 +134,10 @@ async def _closed(
             "clients": clients,
             "tokens": round(_mean(answers), 1),
             "degree_of_parallelism": round(degree, 3),
-            "ways": {way: tally(had, alone=clients == 1) for way, had in loads.items()},
+            "ways": {
+                way: tally(had, alone=clients == 1 and way in SIDE_BY_SIDE)
+                for way, had in loads.items()
+            },
         },
     )
 

@@ -22,7 +22,10 @@ def both(values: Sequence[float]) -> dict[str, float]:
 
 
 def tally(loads: Sequence[Load], *, alone: bool) -> dict[str, Any]:
-    """Of the turns that one way had; `alone`: no two answers were under way at a time."""
+    """Of the turns that one way had.
+
+    `alone`: answers came one after the other, and the branches of each side by side.
+    """
     asked = [one for load in loads for one in load.asked]
     seconds = sum(load.seconds for load in loads)
     tokens = sum(len(answer.ids) for answer, _ in asked)

@@ -20,6 +20,7 @@ from answers import Answer, Writer
 from sglang_multiverse.structure import Block
 
 PARALLEL, ONE_BY_ONE, PLAIN, CLIENT = "parallel", "one-by-one", "plain", "client"
+SIDE_BY_SIDE = (PARALLEL, CLIENT)  # the ways in which the branches of an answer run at a time
 
 
 class Reply(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,14 @@ from modelless.script import tokenizer
 from modelless.toy import Toy
 from sglang_multiverse.engine.http import page
 from sglang_multiverse.engine.options import MultiverseArgs, OptionError
-from sglang_multiverse.engine.script import Next, ScriptError, lift, read_scripts, refuse_users
+from sglang_multiverse.engine.script import (
+    Next,
+    Script,
+    ScriptError,
+    lift,
+    read_scripts,
+    refuse_users,
+)
 from sglang_multiverse.structure import parse, resolve_tags, walk
 
 REPLAY = Path(__file__).resolve().parents[2] / "benchmark" / "replay"
@@ -110,6 +118,16 @@ def test_without_forks_a_script_is_one_sequence_from_anywhere(
     server.drain(500)
     assert server.answers[whole].ids == ids
     assert server.answers[piece].ids == ids[50:70]
+
+
+def test_what_follows_is_counted_from_what_has_kv() -> None:
+    script = Script(array("q", [7, 8, 9]), 1, {((2,), 6): 2})
+    trunk = SimpleNamespace(origin_input_ids=[0] * 40)
+    assert [script.next_of(trunk, length) for length in (32, 40, 41, 42)] == [None, 8, 9, None]
+    branch = SimpleNamespace(origin_input_ids=[0] * 6, path=(2,))
+    assert [script.next_of(branch, length) for length in (6, 7)] == [9, None]
+    other = SimpleNamespace(origin_input_ids=[0] * 5, path=(2,))
+    assert script.next_of(other, 5) is None
 
 
 @pytest.mark.parametrize("enable", [False, True])

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 FIELD = "replay"  # of `sampling_params.custom_params`: {"script": name, "at": offset}
 _NEXT = "multiverse_script"
 _OF = "multiverse_script_of"
-# Above any logit, and, other than infinity, no match for the guard's minus infinity.
-_LIFT = 1e9
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _INTERNAL = "HEALTH_CHECK"  # how the ids of SGLang's own requests begin
 
@@ -216,5 +214,6 @@ def lift(_result: Any, info: Any, logits: torch.Tensor) -> None:
     """Hook after `SamplingBatchInfo.apply_logits_bias`; `logits` is `[rows, vocabulary]`."""
     told: Next | None = getattr(info, _NEXT, None)
     if told is not None:
-        most = min(_LIFT, torch.finfo(logits.dtype).max / 2)
-        logits.index_put_((told.rows, told.ids), logits.new_tensor(most), accumulate=True)
+        # Above any logit, and, other than infinity, no match for the guard's minus infinity.
+        most = logits.new_tensor(torch.finfo(logits.dtype).max / 2)
+        logits.index_put_((told.rows, told.ids), most, accumulate=True)
