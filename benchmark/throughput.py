@@ -1,207 +1,197 @@
-"""Answers with a given structure, replayed: in parallel, one branch at a time, and as plain text.
+"""Answers with a given structure: in parallel, branch by branch, plain, forked by the client.
 
     python benchmark/throughput.py --out benchmark/results/throughput.json [--model-path MODEL]
 
-Every answer of a tree is the same tokens in all ways, but for the tags, which plain text has none
-of. Ways and servers take turns within each number of clients, so that whatever else the machine
-does hits all alike. Prompts differ from client to client: nothing is shared between answers.
+What a step costs does not depend on what its tokens say, so structure is replayed: every answer is
+the same tokens in every way (`--multiverse-replay`), and is compared. The ways take turns within
+each load, so that whatever else the machine does hits all alike. `replay/` has the parts.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
-import statistics
+import shlex
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
-REPLAY = HERE / "replay"
-sys.path[:0] = [str(REPLAY), str(HERE), str(HERE.parent / "test")]
+sys.path[:0] = [str(HERE / "replay"), str(HERE), str(HERE.parent / "test")]
 
+from answers import Answer, Tree, Writer, of_tree, windows  # noqa: E402
+from loops import session  # noqa: E402
 from machine import describe  # noqa: E402
-from multiverse_replay import Replay, Tree, scripts, write  # noqa: E402
+from plan import Plan, Results, carry_out  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
+from ways import WAYS, Asker, is_stock  # noqa: E402
 
 from server import MODEL, Server, ServerError  # noqa: E402
-from sglang_multiverse.structure import TagTable, resolve_tags  # noqa: E402
+from sglang_multiverse.structure import resolve_tags  # noqa: E402
 
-sys.path.remove(str(HERE))
-
-FLAGS = "--enable-custom-logit-processor --sampling-backend pytorch --grammar-backend none".split()
-ENV = {
-    # The server imports the processor by its name.
-    "PYTHONPATH": os.pathsep.join(filter(None, (str(REPLAY), os.environ.get("PYTHONPATH")))),
-    # The pool checks of the tests cost time in every step.
+TRACES = HERE.parent.parent / "shared/data/multiverse_traces.jsonl"
+FLAGS = "--sampling-backend pytorch --grammar-backend none --skip-server-warmup".split()
+OURS, STOCK = "ours", "SGLang"
+# The pool checks of the tests cost time in every step.
+NO_CHECKS = {
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY": "0",
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE": "0",
     "SGLANG_CHECK_KV_PAGE_INVARIANTS": "0",
 }
-PARALLEL, ONE_BY_ONE, PLAIN = "parallel", "one-by-one", "plain-text"
-WAYS = (PARALLEL, ONE_BY_ONE, PLAIN)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A request and what it must be answered with."""
-
-    body: dict[str, Any]
-    answer: list[int]
-
-
-def job(tree: Tree, way: str, seed: int, tokenizer: Any, tags: TagTable) -> Job:
-    ids, prompt = write(tree, tokenizer, tags)
-    # Any tokens that are no tags; another prompt for each seed.
-    ordinary = [token for token in range(20, 200) if token not in tags.role_of]
-    for i in range(min(prompt, 8)):
-        ids[i] = ordinary[(seed // len(ordinary) ** i) % len(ordinary)]
-    if way == PLAIN:
-        ids = [token if token not in tags.role_of else ordinary[0] for token in ids]
-    answer = ids[prompt:]
-    params: dict[str, Any] = {"temperature": 0, "ignore_eos": True, "max_new_tokens": len(answer)}
-    params["custom_params"] = {"replay": scripts(ids, prompt, None if way == PLAIN else tags)}
-    body = {"input_ids": ids[:prompt], "sampling_params": params}
-    body["custom_logit_processor"] = Replay.to_str()
-    if way == ONE_BY_ONE:
-        body["multiverse"] = {"max_parallel_branches": 1}
-    return Job(body, answer)
-
-
-def closed_loop(
-    server: Server, make: Callable[[int], Job], clients: int, answers: int
-) -> dict[str, Any]:
-    """`clients` at a time, until `answers` are there."""
-    server.flush()
-    jobs = [make(seed) for seed in range(answers)]
-    wrong = 0
-
-    def ask(one: Job) -> tuple[float, bool, dict[str, Any]]:
-        began = time.perf_counter()
-        reply = server.http.post("/generate", json=one.body, timeout=600)
-        reply.raise_for_status()
-        said = reply.json()
-        return time.perf_counter() - began, said["output_ids"] == one.answer, said["meta_info"]
-
-    began = time.perf_counter()
-    with ThreadPoolExecutor(clients) as pool:
-        found = list(pool.map(ask, jobs))
-    seconds = time.perf_counter() - began
-    wrong = sum(not same for _, same, _ in found)
-    latencies = sorted(latency for latency, _, _ in found)
-    info = found[0][2].get("multiverse") or {}
-    return {
-        "answers_s": answers / seconds,
-        "tokens_s": sum(len(one.answer) for one in jobs) / seconds,
-        "p50_s": statistics.median(latencies),
-        "p99_s": latencies[min(len(latencies) - 1, int(0.99 * len(latencies)))],
-        "wrong": wrong,
-        "degree_of_parallelism": info.get("degree_of_parallelism", 1.0),
-        "max_concurrent_branches": info.get("max_concurrent_branches", 1),
-    }
-
-
-def run(
-    servers: dict[str, Server],
-    tokenizer: Any,
-    trees: Sequence[Tree],
-    clients: Sequence[int],
-    rounds: int,
-    ways: Sequence[str],
-    until: float,
-    keep: Callable[[str, Any], None],
-) -> int:
-    """Each number of clients, each tree, each server, each way; returns how many were wrong."""
-    tags = resolve_tags(tokenizer)
-    wrong = 0
-    for count in clients:
-        for tree in trees:
-            name = f"{count} clients, {tree.branches} × {tree.length} behind {tree.prompt}"
-            if time.monotonic() > until:
-                keep(name, {"skipped": "the time is up"})
-                continue
-            said: dict[str, Any] = {"tree": asdict(tree)}
-            for which, server in servers.items():
-                for way in ways:
-                    make = lambda seed, way=way, tree=tree: job(tree, way, seed, tokenizer, tags)  # noqa: E731
-                    said[f"{which}: {way}"] = closed_loop(server, make, count, count * rounds)
-                    wrong += said[f"{which}: {way}"]["wrong"]
-            keep(name, said)
-    return wrong
-
-
-def _line(said: dict[str, Any]) -> str:
-    rates = f"{said['answers_s']:7.2f} answers/s {said['tokens_s']:7.0f} tokens/s"
-    return f"{rates}  p50 {said['p50_s']:.2f} s{'  WRONG' if said['wrong'] else ''}"
-
-
-def started(server: Server) -> str:
-    """Why it did not; empty if it did."""
-    try:
-        server.start()
-    except ServerError as error:
-        return str(error)[-6000:]
-    return ""
-
-
-def main() -> None:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model-path", type=Path, default=MODEL)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--branches", type=int, nargs="+", default=[4])
-    parser.add_argument("--length", type=int, default=64, help="tokens of a branch")
-    parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
-    parser.add_argument("--rounds", type=int, default=2, help="answers of each client")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY")
-    parser.add_argument("--minutes", type=float, default=10, help="begin no case later")
     parser.add_argument(
-        "--server",
-        action="append",
-        metavar="FLAGS",
-        help="SGLang's flags for one server; give it again for another beside it",
+        "--model-path", default=str(MODEL), help="a folder, or `bundled`: the package's own"
     )
-    args = parser.parse_args()
-    until = time.monotonic() + 60 * args.minutes
-    trees = [Tree(args.prompt, branches, args.length) for branches in args.branches]
-    command = f"python benchmark/throughput.py {' '.join(sys.argv[1:])}"
-    found: dict[str, Any] = {"command": command, "cases": {}}
-    try:
-        found["machine"] = describe()
-    except Exception as missing:  # packages on the path and not installed
-        found["machine"] = {"incomplete": str(missing)}
+    parser.add_argument("--note", default="", help="is kept with the results")
+    parser.add_argument("--threads", type=int, default=1, help="of each server, on a CPU")
+    answers = parser.add_argument_group("answers")
+    answers.add_argument("--branches", type=int, nargs="*", default=[2, 4, 8], help="of a tree")
+    answers.add_argument("--length", type=int, default=64, help="tokens of a branch")
+    answers.add_argument("--depth", type=int, default=1, help="blocks within each other")
+    answers.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
+    answers.add_argument("--windows", type=int, default=0, help="this many, of real traces")
+    answers.add_argument("--longest-window", type=int, default=600, help="in tokens")
+    answers.add_argument("--traces", type=Path, default=TRACES)
+    loads = parser.add_argument_group("loads")
+    loads.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY")
+    loads.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8], help="in this order")
+    loads.add_argument("--answers", type=int, default=8, help="of a way in a case")
+    loads.add_argument("--turns", type=int, default=2, help="of a way in a case, at most")
+    loads.add_argument(
+        "--open", type=float, nargs="*", default=[], metavar="SHARE", help="of the capacity"
+    )
+    loads.add_argument("--minutes", type=float, default=10, help="what does not fit is left out")
+    loads.add_argument("--open-minutes", type=float, default=2, help="of these, for --open")
+    servers = parser.add_argument_group("servers")
+    servers.add_argument("--server", default="", metavar="FLAGS", help="SGLang's, where it forks")
+    servers.add_argument("--stock", default="", metavar="FLAGS", help="SGLang's, where it does not")
+    args = parser.parse_args(argv)
+    if args.windows and not args.traces.is_file():
+        parser.error(f"--traces {args.traces}: there is no such file; --windows needs it")
+    if not args.branches and not args.windows:
+        parser.error("--branches or --windows: one of them is needed")
+    return args
 
-    def keep(name: str, what: Any) -> None:
-        found["cases"][name] = what
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
-        print(name, flush=True)
-        for way, said in what.items():
-            if isinstance(said, dict) and "answers_s" in said:
-                print(f"  {way:50} {_line(said)}", flush=True)
 
-    tokenizer = AutoTokenizer.from_pretrained(args.model_path)
-    servers = {
-        flags or "as it comes": Server(*FLAGS, *flags.split(), model=args.model_path, **ENV)
-        for flags in args.server or [""]
+def model_of(named: str) -> tuple[Path, str]:
+    """Where it is, and what it is called."""
+    if named != "bundled":
+        return Path(named), Path(named).name
+    from sglang_multiverse.bundled import model_path, packaged
+
+    return model_path(), packaged().name
+
+
+def structures(args: argparse.Namespace, writer: Writer) -> dict[str, list[Answer]]:
+    """What is asked for, by the name of the case."""
+    trees = [Tree(args.prompt, branches, args.length, args.depth) for branches in args.branches]
+    found = {tree.name: [of_tree(tree, writer)] for tree in trees}
+    if args.windows:
+        found["windows of real traces"] = windows(
+            args.traces,
+            writer,
+            prompt=args.prompt,
+            around=32,
+            most=args.longest_window,
+            count=args.windows,
+        )
+    return found
+
+
+def servers(args: argparse.Namespace, model: Path, scripts: Path, pool: int) -> dict[str, Server]:
+    path = filter(None, (str(HERE / "replay/meter"), os.environ.get("PYTHONPATH")))
+    env = {**NO_CHECKS, "OMP_NUM_THREADS": str(args.threads), "PYTHONPATH": os.pathsep.join(path)}
+    flags = [*FLAGS, "--multiverse-replay", str(scripts)]
+    kinds = {False: args.server.split(), True: ["--no-multiverse-enable", *args.stock.split()]}
+    wanted = {is_stock(way) for way in args.ways}
+    return {
+        STOCK if stock else OURS: Server(*flags, *kinds[stock], model=model, pool=pool, **env)
+        for stock in sorted(wanted)
     }
+
+
+def start(found: dict[str, Server]) -> dict[str, str]:
+    """Why servers did not start, by their name; empty if all did."""
+
+    def one(server: Server) -> str:
+        try:
+            server.start()
+        except ServerError as error:
+            return str(error)[-6000:]
+        return ""
+
+    with ThreadPoolExecutor(len(found)) as pool:
+        reasons = dict(zip(found, pool.map(one, found.values()), strict=True))
+    return {name: why for name, why in reasons.items() if why}
+
+
+async def measure(plan: Plan, running: dict[str, Server], writer: Writer, results: Results) -> None:
+    async with session() as http:
+        askers = {
+            way: Asker(http, running[STOCK if is_stock(way) else OURS].url, writer)
+            for way in plan.ways
+        }
+        await carry_out(plan, askers, results)
+
+
+def main() -> int:
+    args = parse()
+    until = time.monotonic() + 60 * args.minutes
+    model, name = model_of(args.model_path)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    writer = Writer(tokenizer, resolve_tags(tokenizer))
+    cases = structures(args, writer)
+    plan = Plan(
+        structures=cases,
+        ways=args.ways,
+        clients=args.clients,
+        answers=args.answers,
+        turns=args.turns,
+        shares=args.open,
+        until=until,
+        open_seconds=60 * args.open_minutes if args.open else 0.0,
+    )
+    answers = [answer for some in cases.values() for answer in some]
+    results = Results(args.out, {"command": command(), "model": name})
     try:
-        with ThreadPoolExecutor(len(servers)) as pool:
-            reasons = list(pool.map(started, servers.values()))
-        for name, why in zip(list(servers), reasons, strict=True):
-            if why:
-                keep(f"did not start: {name}", {"log": why})
-                servers.pop(name).stop()
-        wrong = run(servers, tokenizer, trees, args.clients, args.rounds, args.ways, until, keep)
-    finally:
-        for one in servers.values():
-            one.stop()
-    sys.exit(bool(wrong) or not servers)
+        results.found["machine"] = describe()
+    except Exception as missing:  # packages on the path and not installed
+        results.found["machine"] = {"incomplete": str(missing)}
+    if args.note:
+        results.found["note"] = args.note
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        lines = [json.dumps({"name": one.name, "ids": one.ids}) for one in answers]
+        (folder / "scripts.jsonl").write_text("\n".join(lines) + "\n")
+        most = max(one.prompt + len(one.ids) for one in answers)
+        pool = (max(args.clients) + 1) * (most + 32)
+        running = servers(args, model, folder / "scripts.jsonl", pool)
+        for server in running.values():
+            stack.callback(server.stop)
+        failed = start(running)
+        if failed:
+            results.found["did_not_start"] = failed
+            results.keep("left_out", f"everything: {', '.join(failed)} did not start")
+            return 1
+        asyncio.run(measure(plan, running, writer, results))
+    return int(results.wrong > 0)
+
+
+def command() -> str:
+    """As it was typed, less the places of this machine."""
+    shown = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
+    return f"python benchmark/throughput.py {shlex.join(shown)}"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

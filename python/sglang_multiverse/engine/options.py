@@ -30,11 +30,11 @@ def _option(
     low: int | None = None,
     high: int | None = None,
     choices: tuple[str, ...] = (),
+    value: type = int,
 ) -> Any:
     bounds = None if low is None else (low, high)
-    return dataclasses.field(
-        default=default, metadata={"help": help, "range": bounds, "choices": choices}
-    )
+    told = {"help": help, "range": bounds, "choices": choices, "value": str if choices else value}
+    return dataclasses.field(default=default, metadata=told)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +68,12 @@ class MultiverseArgs:
         "Weights of the compiled CPU decoder; auto is bf16 where that is exact, else fp32.",
         choices=("auto", "fp32", "bf16", "int8"),
     )
+    replay: str | None = _option(
+        None,
+        "For benchmarks: a file of scripts, one of which each request must name and is answered "
+        "with, token for token. Refused where users could reach the server.",
+        value=str,
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -75,6 +81,8 @@ class MultiverseArgs:
             choices = field.metadata["choices"]
             if choices and value not in choices:
                 raise OptionError(f"{field.name}={value!r}: allowed are {', '.join(choices)}")
+            if field.metadata["value"] is str and not isinstance(value, str | None):
+                raise OptionError(f"{field.name}={value!r}: expected a path")
             if bounds is None or (value is None and field.default is None):
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
@@ -102,7 +110,7 @@ class MultiverseArgs:
                 choices = field.metadata["choices"]
                 group.add_argument(
                     flag,
-                    type=str if choices else int,
+                    type=field.metadata["value"],
                     metavar=f"{{{','.join(choices)}}}" if choices else None,
                     default=field.default,
                     dest="multiverse_" + field.name,

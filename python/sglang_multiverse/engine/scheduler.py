@@ -27,6 +27,7 @@ from .req import MultiverseReq
 from .requirements import refuse_unsupported
 from .results import Results
 from .sampling import dress, dress_forward, undress
+from .script import Player
 from .stage import DECODING, Stage
 from .streamer import MultiverseOutputStreamer
 from .upstream import check_hooks, hooks_here
@@ -60,6 +61,7 @@ class MultiverseScheduler(Scheduler):
         self.pressure = Pressure(self)
         self.results = Results(self)
         super().__init__(*args, **kwargs)
+        self.player = Player.of(self)
         if self.vocabulary is not None:
             refuse_unsupported(self)
             self.memory = Memory(self.req_to_token_pool, self.tree_cache)
@@ -125,6 +127,8 @@ class MultiverseScheduler(Scheduler):
         return req
 
     def _add_request_to_queue(self, req: Req, is_retracted: bool = False) -> None:
+        if self.player is not None:
+            self.player.give(req)
         if not isinstance(req, MultiverseReq):
             super()._add_request_to_queue(req, is_retracted)
             return
@@ -214,6 +218,8 @@ class MultiverseScheduler(Scheduler):
     # --- a step is done ------------------------------------------------------------
 
     def run_batch(self, batch: ScheduleBatch, *args: Any, **kwargs: Any) -> Any:
+        if self.player is not None and batch.sampling_info is not None:
+            self.player.prompt(batch)
         if self.vocabulary is None or batch.sampling_info is None:
             return super().run_batch(batch, *args, **kwargs)
         inflight.note_extend(batch)

@@ -50,6 +50,7 @@ def scheduler_hooks() -> tuple[Hook, ...]:
     from .sampling import mask_logits, remember_copy, sample_logprobs_by_stream, sample_with_draws
     from .scheduler import MultiverseScheduler
     from .scoring import collect, keep_from_sglang
+    from .script import carry_over, lift
     from .visibility import tell_backend
 
     return (
@@ -66,16 +67,14 @@ def scheduler_hooks() -> tuple[Hook, ...]:
         ),
         Hook(f"{SAMPLING_INFO}.from_schedule_batch", count_what_is_seen, "after"),
         Hook(f"{SAMPLING_INFO}.copy_for_forward", remember_copy, "after"),
+        Hook(f"{SAMPLING_INFO}.copy_for_forward", carry_over, "after"),
         Hook(
             "sglang.srt.managers.schedule_batch.ScheduleBatch.cumulate_penalty_output_tokens",
             count_later,
             "around",
         ),
-        Hook(
-            f"{SAMPLING_INFO}.apply_logits_bias",
-            mask_logits,
-            "after",
-        ),
+        Hook(f"{SAMPLING_INFO}.apply_logits_bias", mask_logits, "after"),
+        Hook(f"{SAMPLING_INFO}.apply_logits_bias", lift, "after"),
         Hook(
             "sglang.srt.layers.sampler.Sampler._sample_from_probs",
             sample_with_draws,

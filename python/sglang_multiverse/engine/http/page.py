@@ -27,7 +27,8 @@ def before_serving(server_args: Any, tokenizer_manager: Any, *_: Any, **__: Any)
     if tokenizer_manager is None or server_args.tokenizer_worker_num > 1:
         return
     support = support_of(tokenizer_manager)
-    if support.dialect is None or not support.server.playground:
+    args = support.server
+    if support.dialect is None or not args.playground or args.replay is not None:
         return
     add_routes(app, tokenizer_manager)
     logger.info("Playground at %s", PAGE)
