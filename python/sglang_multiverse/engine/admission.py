@@ -121,3 +121,8 @@ def _may_fork(recv_req: Any, req: Req) -> bool:
         or req.return_indexer_topk
         or req.return_sampling_mask
     )
+
+
+def arrival(req: Req) -> int:
+    """Its place in SGLang's queue among equals; what is not ours goes first."""
+    return req.family.arrival if isinstance(req, MultiverseReq) else 0

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from ..structure import sequences
+
+if TYPE_CHECKING:
+    from .family import Family
 
 
 class Summary(TypedDict):
@@ -25,3 +31,17 @@ class ChunkLabel(TypedDict):
     """Which branch wrote the text of a streamed chunk."""
 
     path: Annotated[str, 'the branch: `"2.1"` is the first within the second; `""` is the trunk']
+
+
+def metadata(family: Family) -> dict[str, Any]:
+    """What an ended answer's metadata says, with its sequences if they were asked for."""
+    found: dict[str, Any] = dict(family.summary())
+    trunk = family.trunk
+    if family.return_sequences and trunk.return_logprob:
+        logprobs = trunk.logprob.output_token_logprobs_val
+        answer = trunk.output_ids_through_stop[: len(logprobs)]
+        tags = family.vocabulary.tags
+        found["sequences"] = [
+            asdict(one) for one in sequences(trunk.origin_input_ids, answer, logprobs, tags)
+        ]
+    return found

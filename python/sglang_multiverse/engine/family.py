@@ -12,21 +12,21 @@ import itertools
 import sys
 import weakref
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sglang.srt.managers.schedule_batch import FINISH_LENGTH, BaseFinishReason
 from sglang.srt.mem_cache.common import release_kv_cache
 from sglang.srt.runtime_context import get_serving
 
-from ..structure import Automaton, Limits, sequences
+from ..structure import Automaton, Limits
 from .answer import Summary
 from .deltas import Deltas
 from .http.reasoning import NAME
 from .known import plan, requeue
 from .logprobs import LogprobRows
+from .metrics import Wait
 from .options import MultiverseArgs
-from .req import MultiverseReq, Wait
+from .req import MultiverseReq
 from .stops import locate
 from .vocabulary import Vocabulary
 
@@ -231,19 +231,6 @@ class Family:
         # A prompt that ends in a branch is cut back to its fork: nothing may be ahead of it.
         longest = max(m.automaton.position for m in self.members())
         return max(longest - self.prompt_position, 0)
-
-    def metadata(self) -> dict[str, Any]:
-        """What an ended answer's metadata says, with its sequences if they were asked for."""
-        found: dict[str, Any] = dict(self.summary())
-        if self.return_sequences and self.trunk.return_logprob:
-            trunk = self.trunk
-            logprobs = trunk.logprob.output_token_logprobs_val
-            answer = trunk.output_ids_through_stop[: len(logprobs)]
-            found["sequences"] = [
-                asdict(one)
-                for one in sequences(trunk.origin_input_ids, answer, logprobs, self.vocabulary.tags)
-            ]
-        return found
 
     def summary(self) -> Summary:
         critical = max(self.critical_path, self._longest_path())

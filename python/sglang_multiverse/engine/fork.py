@@ -12,8 +12,9 @@ from sglang.srt.managers.schedule_batch import FINISH_LENGTH
 
 from ..structure import Automaton, Phase, outline_label
 from .known import plan
+from .metrics import Wait
 from .reading import room
-from .req import MultiverseReq, Wait
+from .req import MultiverseReq
 from .stage import Stage
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from sglang.srt.managers.schedule_batch import FINISH_LENGTH
 
 from ..structure import Phase
 from .fork import force
+from .metrics import Wait
 from .reading import room
-from .req import Wait
 from .stage import Stage
 
 if TYPE_CHECKING:

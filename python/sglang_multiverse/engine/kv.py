@@ -18,13 +18,16 @@ where they continue it: the first branch's do, of the others the KV is copied.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sglang.srt.managers.schedule_batch import ReqKvInfo
 from sglang.srt.mem_cache.common import evict_from_tree_cache
+
+if TYPE_CHECKING:
+    from .family import Family
 
 
 class RowsExhaustedError(RuntimeError):
@@ -139,6 +142,15 @@ class Memory:
             return record
         n = len(child.slots) + self._tail(child)
         return RowlessSlots(kv_committed_len=n, kv_allocated_len=n)
+
+    def held_records(self, families: Iterable[Family]) -> dict[str, ReqKvInfo]:
+        """By rid, of all in `families` that hold KV: they may be in no batch."""
+        return {
+            member.rid: self.held_record(member)
+            for family in families
+            for member in family.members()
+            if member.holds_slots
+        }
 
     def tokens_for(self, start: int, end: int, *, borrowed: bool = False) -> int:
         """Slots that a row takes from the free list to grow from `start` to `end`.

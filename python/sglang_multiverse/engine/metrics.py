@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sglang.srt.managers.utils import is_health_check_generate_req
 
@@ -30,6 +30,18 @@ HISTOGRAMS = {
 }
 # Seconds. A fork is about two forwards: milliseconds on a GPU, tenths on a CPU; seconds in a queue.
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+class Wait(NamedTuple):
+    """A fork or a join that is under way, or, with its end, over."""
+
+    metric: str  # which of `HISTOGRAMS` it counts for
+    begun: float  # `time.perf_counter()`, in seconds, like all times here
+    ended: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.begun
 
 
 class Metrics:

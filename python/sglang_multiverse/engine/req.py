@@ -1,10 +1,9 @@
 """One sequence of a family: the trunk a client asked for, or a branch of it.
 
-Every sequence keeps one invariant: its ids (`origin_input_ids + output_ids`) are
-the text it sees, in order, and its row holds the KV of the first
-`kv_committed_len` of them. A parked sequence's ids run ahead of its row: the
-text of its branches is appended in linear order as it becomes final, which is
-what a client streams, and the row catches up at the join.
+Every sequence keeps one invariant: its ids (`origin_input_ids + output_ids`) are the text
+it sees, in order, and its row holds the KV of the first `kv_committed_len` of them. A parked
+sequence's ids run ahead of its row: the text of its branches is appended in linear order as it
+becomes final, which is what a client streams, and the row catches up at the join.
 """
 
 from __future__ import annotations
@@ -12,14 +11,15 @@ from __future__ import annotations
 import time
 from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sglang.srt.managers.schedule_batch import BaseFinishReason, Req
 
 from ..structure import Automaton
 from . import known, reading
 from .logprobs import LogprobRows
-from .stage import DECODING, TRANSITIONS, IllegalTransitionError, Stage
+from .metrics import Wait
+from .stage import DECODING, TRANSITIONS, Fork, IllegalTransitionError, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -27,26 +27,6 @@ if TYPE_CHECKING:
     from ..structure import Layout
     from .family import Family
     from .replay import ForkPoint
-
-
-class Fork(NamedTuple):
-    """The branches of a parked sequence: see the attributes of `MultiverseReq`."""
-
-    children: list[MultiverseReq]
-    fork_at: int
-    flush_at: int
-
-
-class Wait(NamedTuple):
-    """A fork or a join that is under way, or, with its end, over."""
-
-    metric: str  # which of `metrics.HISTOGRAMS` it counts for
-    begun: float  # `time.perf_counter()`, in seconds, like all times here
-    ended: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.begun
 
 
 class MultiverseReq(Req):
@@ -71,8 +51,7 @@ class MultiverseReq(Req):
         replaying: the children's text is known and part of the ids already.
         suspended: live branches that wait while an earlier block is replayed.
         discards: the next sampled token is not wanted (the ids go on, or end).
-        extending: extends of it that were launched and have no result yet: with
-            overlap two, when SGLang computes a prompt in chunks.
+        extending: extends of it that were launched and have no result yet.
         stint: counts how often it left the batches; a step that was launched in an
             earlier stint, as happens with overlap, has no result for it.
         force: ids that replace the next sampled ones.

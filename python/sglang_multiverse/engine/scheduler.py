@@ -14,7 +14,7 @@ from sglang.srt.runtime_context import get_serving
 from ..structure import MissingTagsError
 from . import inflight, visibility
 from .adapters import has_adapter, held_adapters, is_continued
-from .admission import failed, found_family, is_beam_search, keep_apart, refuse_if_wrong
+from .admission import arrival, failed, found_family, is_beam_search, keep_apart, refuse_if_wrong
 from .extends import Extends
 from .family import Family
 from .inflight import keep_decoding
@@ -65,7 +65,7 @@ class MultiverseScheduler(Scheduler):
         if self.vocabulary is not None:
             refuse_unsupported(self)
             self.memory = Memory(self.req_to_token_pool, self.tree_cache)
-            self.tree_cache.multiverse_rows = self._held_rows
+            self.tree_cache.multiverse_rows = self._held_records
             if self.metrics_reporter.enable_metrics:
                 self.metrics = Metrics(self.metrics_collector.labels)
 
@@ -94,14 +94,8 @@ class MultiverseScheduler(Scheduler):
         found = super().get_output_streamer_class()
         return found if self.vocabulary is None else MultiverseOutputStreamer
 
-    def _held_rows(self) -> dict[str, Any]:
-        """KV records of families, which may be in no batch, for SGLang's pool check."""
-        return {
-            member.rid: self.memory.held_record(member)
-            for family in self.families.values()
-            for member in family.members()
-            if member.holds_slots
-        }
+    def _held_records(self) -> dict[str, Any]:
+        return self.memory.held_records(self.families.values())
 
     # --- requests come in --------------------------------------------------------
 
@@ -142,7 +136,7 @@ class MultiverseScheduler(Scheduler):
         if again:
             # What came first goes first again.
             req.time_stats.wait_queue_entry_time = req.queued_at
-            self.waiting_queue.sort(key=_arrival)
+            self.waiting_queue.sort(key=arrival)
         else:
             req.queued_at = req.time_stats.wait_queue_entry_time
 
@@ -298,10 +292,6 @@ class MultiverseScheduler(Scheduler):
 
     def is_fully_idle(self, *args: Any, ignore_waiting: bool = False, **kwargs: Any) -> bool:
         """With `ignore_waiting` a family that holds no KV only waits, like a queued request."""
-        busy = bool(self._held_rows()) if ignore_waiting else bool(self.families)
+        busy = bool(self._held_records()) if ignore_waiting else bool(self.families)
         idle = super().is_fully_idle(*args, ignore_waiting=ignore_waiting, **kwargs)
         return not busy and bool(idle)
-
-
-def _arrival(req: Req) -> int:
-    return req.family.arrival if isinstance(req, MultiverseReq) else 0

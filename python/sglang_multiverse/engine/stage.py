@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum, unique
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .req import MultiverseReq
 
 
 @unique
@@ -33,3 +37,11 @@ TRANSITIONS: dict[Stage, frozenset[Stage]] = {
 
 # Stages of the rows of the running batch.
 DECODING = frozenset({Stage.DECODE, Stage.DRAIN})
+
+
+class Fork(NamedTuple):
+    """The branches of a parked sequence: see the attributes of `MultiverseReq`."""
+
+    children: list[MultiverseReq]
+    fork_at: int
+    flush_at: int

@@ -7,6 +7,7 @@ from typing import Any
 from sglang.srt.managers.schedule_batch import Req
 from sglang.srt.managers.scheduler_components.output_streamer import SchedulerOutputStreamer
 
+from .answer import metadata
 from .http.outputs import DELTAS, SUMMARY
 from .req import MultiverseReq
 from .scoring import give_scores
@@ -39,7 +40,7 @@ class MultiverseOutputStreamer(SchedulerOutputStreamer):
 
 
 def _summary(req: Any) -> dict[str, Any] | None:
-    return req.family.metadata() if isinstance(req, MultiverseReq) and req.finished() else None
+    return metadata(req.family) if isinstance(req, MultiverseReq) and req.finished() else None
 
 
 def _deltas(req: Any) -> list[tuple[str, list[int]]] | None:
