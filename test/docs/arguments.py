@@ -53,7 +53,7 @@ def commands_in(text: str, folder: Path) -> list[list[str]]:
         env={"PATH": str(programs), "PROGRAMS": str(programs), "NOTED": str(noted)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     if done.returncode:
         raise RefusedError(done.stderr.strip() or f"the shell ended with {done.returncode}")
@@ -158,7 +158,7 @@ def _accelerate(arguments: list[str]) -> None:
 
 def _make(arguments: list[str]) -> None:
     done = subprocess.run(
-        ["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+        ["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     if done.returncode:
         raise RefusedError(f"make {' '.join(arguments)}: {done.stderr.strip()}")
