@@ -271,10 +271,11 @@ def test_all_faults_at_once_make_no_wrong_example(seed, tmp_path, capsys):
     known = many(15)
     _, meant, _ = curate(tmp_path / "good", Hostile(known), known=known)
     began = time.monotonic()
-    flags = ["--timeout", "0.5", "--concurrency", "8"]
+    # Long enough for good answers on a busy machine, and far from the 60 s of silence.
+    flags = ["--timeout", "3", "--concurrency", "8"]
     chaos = Chaos(known, acts, seed, share=0.25)
     code, rows, failures = curate(tmp_path / "bad", chaos, *flags, known=known)
-    assert code in (0, 1) and time.monotonic() - began < 60
+    assert code in (0, 1) and time.monotonic() - began < 300
     for made, should in zip(rows, meant, strict=True):
         by_id = {row["id"]: row for row in should}
         assert all(row == by_id[row["id"]] for row in made)
