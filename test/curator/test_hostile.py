@@ -250,11 +250,13 @@ class Chaos(Hostile):
     def __init__(self, known, acts, seed, share):
         super().__init__(known, times=10**6)
         self._acts, self._draw, self._share = acts, random.Random(seed), share
+        self.faults = 0
 
     async def respond(self, request):
         self._act = None
         stage = stage_of(request)
         if self._draw.random() < self._share:
+            self.faults += 1
             self._act = self._draw.choice(
                 [act for where, act in self._acts if where in ("", stage)]
             )
@@ -283,7 +285,7 @@ def test_all_faults_at_once_make_no_wrong_example(seed, tmp_path, capsys):
     assert len(done) + len(failures) == len(known)
     assert done.isdisjoint(failure["id"] for failure in failures)
     assert len(done) > len(known) / 2
-    assert len(chaos.requests) > 1.1 * len(chaos.calls)  # there were faults
+    assert chaos.faults >= 3  # of about 20: which request gets one depends on who is first
 
 
 def test_retry_after_is_waited_for(tmp_path, good):
