@@ -58,7 +58,7 @@ python=$(find_python)
 tag=$("$python" -c 'import sys, platform; print("py%d.%d-%s" % (*sys.version_info[:2], platform.machine()))')
 if [[ $kind == light ]]; then
     lock=$root/requirements-light.lock
-    key=light-$(digest "$lock" "$root"/scripts/{trim,torchvision_cpu}.py)-$tag
+    key=light-$(digest "$lock" "$root"/scripts/{trim,torchvision_cpu,warm}.py)-$tag
     size='2 GB; a minute or two'
 else
     lock=$root/requirements.lock
@@ -104,13 +104,16 @@ build() {
     mkdir -p "$env"
     touch "$started"
     "$python" -m venv "$env"
-    "$env/bin/python" "$root/scripts/install.py" "$lock"
-    if [[ $kind == light ]]; then
+    if [[ $kind == full ]]; then
+        UV_COMPILE_BYTECODE=1 "$env/bin/python" "$root/scripts/install.py" "$lock"
+    else
+        "$env/bin/python" "$root/scripts/install.py" "$lock"
         "$env/bin/python" "$root/scripts/trim.py"
         local site
         site=$("$env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         cp "$root/scripts/torchvision_cpu.py" "$site/multiverse_torchvision.py"
         echo 'import multiverse_torchvision' >"$site/multiverse_torchvision.pth"
+        "$env/bin/python" "$root/scripts/warm.py" >/dev/null
     fi
     printf '%s\n' "$key" >"$complete.tmp"
     mv "$complete.tmp" "$complete"

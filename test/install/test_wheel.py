@@ -138,6 +138,6 @@ def test_the_installed_server_answers_and_has_its_page(
         answer = server.http.post("/v1/chat/completions", json=body).json()["choices"][0]
         assert check(problem, answer["message"]["content"])
         assert answer["multiverse"]["blocks"] == 1
-        page = server.http.get("/playground")
+        page = server.http.get("/playground/")
         assert page.status_code == 200 and "<script" in page.text
         check_idle(server)
