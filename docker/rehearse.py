@@ -31,7 +31,8 @@ BASE = "docker.io/library/debian:bookworm-slim"
 IMAGE = "localhost/sglang-multiverse:cpu"
 START_SECONDS = 900
 LARGEST = 8  # parts of the environment that are listed
-QUESTION = "Work out 3+4, 5+6 and 7+8, then add the results."
+# What the demo asks: the package's model branches on it.
+PROBLEM = ROOT / "python" / "sglang_multiverse" / "demo" / "problem.json"
 
 
 class RehearsalError(Exception):
@@ -179,7 +180,8 @@ def uid_of_server(group: int) -> int:
 
 
 def ask(port: int) -> dict[str, Any]:
-    body = {"model": "default", "messages": [{"role": "user", "content": QUESTION}]}
+    prompt = json.loads(PROBLEM.read_text())["prompt"]
+    body = {"model": "default", "messages": [{"role": "user", "content": prompt}]}
     request = Request(
         f"http://127.0.0.1:{port}/v1/chat/completions",
         json.dumps({**body, "temperature": 0}).encode(),

