@@ -188,8 +188,12 @@ def main() -> int:
 
 
 def command() -> str:
-    """As it was typed, less the places of this machine."""
-    shown = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
+    """As it was typed, less the note and the places of this machine."""
+    words = sys.argv[1:]
+    if "--note" in words:
+        at = words.index("--note")
+        del words[at : at + 2]
+    shown = [Path(word).name if word.startswith("/") else word for word in words]
     return f"python benchmark/throughput.py {shlex.join(shown)}"
 
 

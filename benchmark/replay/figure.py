@@ -68,11 +68,14 @@ def _latencies(axes: Axes, loads: list[dict[str, Any]]) -> None:
     shares = [100 * load["share"] for load in loads]
     for number, way in enumerate(loads[0]["ways"]):
         grey, mark = str(0.2 * number), MARKS[number % len(MARKS)]
-        for share, dash in (("p50", "-"), ("p99", ":")):
+        for share, dash, fill in (("p50", "-", "full"), ("p99", ":", "none")):
             values = [load["ways"][way]["latency_s"][share] for load in loads]
             label = WAYS[way] if share == "p50" else None
-            axes.plot(shares, values, dash, color=grey, marker=mark, label=label)
+            axes.plot(shares, values, dash, color=grey, marker=mark, fillstyle=fill, label=label)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
+    axes.set_xlim(0, 100)
     axes.set_xlabel("arrivals, % of what plain text can do")
-    axes.set_ylabel("latency of an answer, s (dotted: p99)")
+    axes.set_ylabel("latency of an answer, s (hollow: p99)")
     axes.legend(fontsize=7)

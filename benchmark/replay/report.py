@@ -46,7 +46,7 @@ def _times(value: float | None) -> str:
 def speedups(found: dict[str, Any]) -> str:
     """Answers a second, and how many times as many as the others."""
     rows = []
-    for case in found["closed"]:
+    for case in sorted(found["closed"], key=lambda case: case["clients"]):
         plain = case["ways"].get("plain")
         rows.append(
             [
@@ -68,10 +68,10 @@ def _spread(value: dict[str, float], digits: int) -> str:
     return f"{value['p50']:.{digits}f} / {value['p99']:.{digits}f}"
 
 
-def details(cases: Sequence[dict[str, Any]]) -> str:
-    """Everything of each way in these cases."""
+def details(found: dict[str, Any]) -> str:
+    """Everything of each way under each load."""
     rows = []
-    for case in cases:
+    for case in [*sorted(found["closed"], key=lambda case: case["clients"]), *found["open"]]:
         for way, said in case["ways"].items():
             forwards = said.get("forwards")
             an_answer = sum(forwards.values()) / said["answers"] if forwards else None
@@ -123,18 +123,19 @@ def summary(found: dict[str, Any]) -> str:
 
 
 def said_of(found: dict[str, Any]) -> str:
+    """On what, and how it can be had again."""
     machine = found["machine"]
     flags = "AVX-512" if "avx512f" in machine.get("cpu_flags", []) else machine.get("architecture")
     card = machine.get("accelerator") or f"{machine.get('cores')} CPU cores ({flags})"
     note = f" **{found['note']}**" if found.get("note") else ""
-    return f"`{found['command']}`, {card}, load {machine.get('load_before')} before.{note}"
+    return f"On {card}, load {machine.get('load_before')} before.{note}"
 
 
 def page(results: Sequence[dict[str, Any]]) -> str:
     """In short."""
     parts = []
     for found in results:
-        parts += [f"**{found['model']}**: {said_of(found)}", summary(found)]
+        parts += [f"**{found['model']}.** {said_of(found)}", summary(found)]
     return "\n\n".join(parts)
 
 
@@ -142,9 +143,9 @@ def whole_page(results: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     """Everything, with the figures that `--figures` put into the folder beside the page."""
     parts = []
     for found, name in zip(results, names, strict=True):
-        parts += [f"### {found['model']}", said_of(found)]
+        parts += [f"### {found['model']}", said_of(found), f"```\n{found['command']}\n```"]
         parts += [f"![Speed-up over plain text and latency under load](performance/{name}.svg)"]
-        parts += [speedups(found), details([*found["closed"], *found["open"]])]
+        parts += [speedups(found), details(found)]
         if found["left_out"]:
             parts.append(f"For want of time, {len(found['left_out'])} loads were left out.")
     return "\n\n".join(parts)
@@ -170,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = [json.loads(path.read_text()) for path in args.results]
     for path, found in zip(args.results, results, strict=True):
         print(f"\n## {path.stem}\n\n{said_of(found)}\n")
-        print(speedups(found), details([*found["closed"], *found["open"]]), sep="\n\n")
+        print(found["command"], speedups(found), details(found), sep="\n\n")
         if args.figures:
             from figure import draw  # matplotlib is not needed for the tables
 

@@ -419,7 +419,7 @@ def test_tables_say_what_was_measured(result: dict[str, Any]) -> None:
     assert rows[3].split("|")[6].strip() == "3.50"
     page = report.page([result])
     assert "**loaded**" in page and "| 1 | 2.00 / " in page and "| 4 | 3.50 / " in page
-    details = report.details([*result["closed"], *result["open"]]).splitlines()
+    details = report.details(result).splitlines()
     assert len({line.count("|") for line in details}) == 1 and len(details) == 2 + 2 * 6
 
 
@@ -450,6 +450,13 @@ def test_a_figure_is_drawn_and_the_same_each_time(result: dict[str, Any], tmp_pa
     assert drawn[0] == drawn[1]
     text = drawn[0][0].decode()
     assert "degree of parallelism" in text and "answers at a time" in text and "ideal" in text
+
+
+def test_a_command_is_shown_without_its_note_and_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = ["x", "--traces", "/a/b/t.jsonl", "--note", "some words", "--clients", "1"]
+    monkeypatch.setattr(sys, "argv", argv)
+    shown = import_module("throughput").command()
+    assert shown == "python benchmark/throughput.py --traces t.jsonl --clients 1"
 
 
 @pytest.mark.parametrize(

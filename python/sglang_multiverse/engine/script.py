@@ -215,5 +215,4 @@ def lift(_result: Any, info: Any, logits: torch.Tensor) -> None:
     told: Next | None = getattr(info, _NEXT, None)
     if told is not None:
         # Above any logit, and, other than infinity, no match for the guard's minus infinity.
-        most = logits.new_tensor(torch.finfo(logits.dtype).max / 2)
-        logits.index_put_((told.rows, told.ids), most, accumulate=True)
+        logits[told.rows, told.ids] += torch.finfo(logits.dtype).max / 2
