@@ -26,7 +26,7 @@ PROGRAMS = ("python", "accelerate", "sglang")
 
 def commands() -> list[list[str]]:
     """What the recipe's shell would run."""
-    recipe = re.search(r"## From s1K-1.1 to a trained model\n\n```\n(.*?)```", PAGE, re.DOTALL)[1]
+    recipe = re.search(r"## From s1K-1.1 to a trained model\n\n```(?:bash)?\n(.*?)```", PAGE, re.DOTALL)[1]
     printing = "".join(
         f'{name}() {{ printf "%s\\0" {name} "$@"; printf "\\n"; }}\n' for name in PROGRAMS
     )
