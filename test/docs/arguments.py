@@ -26,7 +26,10 @@ _NOTE = """#!/bin/bash
 printf '%s\\0' "$#" "${0#"$PROGRAMS/"}" "$@" >>"$NOTED"
 """
 _PACKAGE = "sglang_multiverse"
-_THEIRS = ("curl", "cat", "docker", "git", "head", "kubectl", "ls", "sgl-eval", "some-command")
+_THEIRS = (
+    *("curl", "cat", "docker", "git", "head", "kubectl", "ls", "sgl-eval", "some-command"),
+    "uv",
+)
 
 
 class RefusedError(Exception):
