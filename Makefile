@@ -26,7 +26,7 @@ types: env ## Check types (mypy; strict on structure/)
 	$(PYTHON_BIN) -m mypy
 
 test: env ## Run the whole test suite; ARGS="-k fork -x" goes to pytest
-	$(PYTHON_BIN) -m pytest $(ARGS)
+	scripts/test.sh $(ARGS)
 
 demo: env ## Serve a small model, ask it one question, show the branches, stop
 	$(PYTHON_BIN) -m sglang_multiverse.demo $(ARGS)

@@ -26,7 +26,8 @@ PROGRAMS = ("python", "accelerate", "sglang")
 
 def commands() -> list[list[str]]:
     """What the recipe's shell would run."""
-    recipe = re.search(r"## From s1K-1.1 to a trained model\n\n```(?:bash)?\n(.*?)```", PAGE, re.DOTALL)[1]
+    block = r"## From s1K-1.1 to a trained model\n\n```(?:bash)?\n(.*?)```"
+    recipe = re.search(block, PAGE, re.DOTALL)[1]
     printing = "".join(
         f'{name}() {{ printf "%s\\0" {name} "$@"; printf "\\n"; }}\n' for name in PROGRAMS
     )
