@@ -12,6 +12,7 @@ that needs another server than its module has the mark to itself and asks for `o
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ from server import Server
 # Models this small gain nothing from more threads, and lose much while servers start beside them.
 # It is read when torch is imported, which is later; processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# What a shell starts in the background ignores it, and so does all that it starts in turn; tests
+# interrupt what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 JOBS = pytest.StashKey[Jobs]()
 TEST = Path(__file__).resolve().parent
