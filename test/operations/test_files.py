@@ -147,6 +147,6 @@ def test_every_metric_of_ours_is_shown_and_documented() -> None:
     assert shown == (
         {f"{name}_total" for name in COUNTERS} | set(GAUGES) | {f"{n}_bucket" for n in HISTOGRAMS}
     )
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "metrics.md").read_text()
     for name in [*COUNTERS, *GAUGES, *HISTOGRAMS]:
-        assert f"`multiverse_{name}" in page
+        assert f"`sglang:multiverse_{name}" in page
