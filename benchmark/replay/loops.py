@@ -133,6 +133,7 @@ async def opened(
 def session() -> aiohttp.ClientSession:
     """For any number of requests at a time."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        # A server drops what it has not heard of for five seconds; it is not to be met doing so.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=1),
         timeout=aiohttp.ClientTimeout(total=ATTEMPT_SECONDS),
     )

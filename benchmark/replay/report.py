@@ -143,7 +143,7 @@ def whole_page(results: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     """Everything, with the figures that `--figures` put into the folder beside the page."""
     parts = []
     for found, name in zip(results, names, strict=True):
-        parts += [f"### {found['model']}", said_of(found), f"```\n{found['command']}\n```"]
+        parts += [f"### {found['model']}", said_of(found), f"```bash\n{found['command']}\n```"]
         parts += [f"![Speed-up over plain text and latency under load](performance/{name}.svg)"]
         parts += [speedups(found), details(found)]
         if found["left_out"]:
