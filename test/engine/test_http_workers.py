@@ -65,3 +65,11 @@ def test_a_wrong_option_is_refused_by_each_worker(server: Server) -> None:
     for _ in range(6):
         answer = ask(server, 3, multiverse={"bogus": 1})
         assert answer.status_code == 400 and "multiverse.bogus" in answer.text
+
+
+def test_each_worker_has_the_page(server: Server) -> None:
+    for _ in range(6):
+        page = server.http.get("/playground/", headers={"Connection": "close"})
+        assert page.status_code == 200 and "Content-Security-Policy" in page.headers
+    config = server.http.get("/playground/config", headers={"Connection": "close"}).json()
+    assert config["model"]

@@ -151,9 +151,10 @@ def page_hooks() -> tuple[Hook, ...]:
     """The hooks that put the playground on SGLang's server; not for the scheduler process."""
     from .http import page
 
-    server = "sglang.srt.entrypoints.http_server._setup_and_run_http_server"
+    server = "sglang.srt.entrypoints.http_server"
     return (
-        Hook(server, page.before_serving, "before"),
+        Hook(f"{server}._setup_and_run_http_server", page.before_serving, "before"),
+        Hook(f"{server}.init_multi_tokenizer", page.in_worker, "around"),
         Hook("sglang.srt.utils.auth.decide_request_auth", page.allow_page, "around"),
     )
 

@@ -8,7 +8,7 @@ browser that opens an address has none to send; what the page then asks for need
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .support import support_of
@@ -21,17 +21,28 @@ logger = logging.getLogger(__name__)
 
 def before_serving(server_args: Any, tokenizer_manager: Any, *_: Any, **__: Any) -> None:
     """Hook: add the routes once SGLang has all that they answer from."""
+    # With several HTTP processes SGLang answers from an app in each of them, see `in_worker`.
+    if tokenizer_manager is not None and server_args.tokenizer_worker_num == 1:
+        _add_where_wanted(tokenizer_manager)
+
+
+async def in_worker(original: Callable[[], Awaitable[Any]]) -> Any:
+    """Hook around what one of several HTTP processes begins with: add the routes to its app."""
+    from sglang.srt.entrypoints.http_server import get_global_state
+
+    server_args = await original()
+    _add_where_wanted(get_global_state().tokenizer_manager)
+    return server_args
+
+
+def _add_where_wanted(manager: Any) -> None:
     from sglang.srt.entrypoints.http_server import app
 
-    # With several HTTP processes SGLang answers from apps that it makes in each of them.
-    if tokenizer_manager is None or server_args.tokenizer_worker_num > 1:
-        return
-    support = support_of(tokenizer_manager)
+    support = support_of(manager)
     args = support.server
-    if support.dialect is None or not args.playground or args.replay is not None:
-        return
-    add_routes(app, tokenizer_manager)
-    logger.info("Playground at %s", PAGE)
+    if support.dialect is not None and args.playground and args.replay is None:
+        add_routes(app, manager)
+        logger.info("Playground at %s", PAGE)
 
 
 def add_routes(app: Any, manager: Any) -> None:
