@@ -19,6 +19,7 @@ MAX_TOKENS = 700
 LEAVE, ABORT = 0.12, 0.06
 # Shares of those that differ from a plain greedy request.
 SAMPLED, SHORT, NARROW = 0.05, 0.05, 0.1
+LATE = 10.0  # seconds after a client has left in which its request may yet be aborted
 # Share of the requests whose id begins with that of another: who aborts it aborts both.
 NAMESAKE = 0.3
 PRIORITIES = 10
@@ -124,7 +125,7 @@ class Load:
         self.rng = random.Random(seed)
         self.tally = Tally()
         self.open: list[str] = []  # rids
-        self.aborted: list[tuple[float, str]] = []  # when, and what the rids begin with
+        self.aborted: list[tuple[float, str]] = []  # until when, and what the rids begin with
         self.http = httpx.AsyncClient(
             base_url=url,
             timeout=None,
@@ -165,8 +166,9 @@ class Load:
             tally.errors.append(f"{self._kind(plan)}, {plan.end}: {error!r:.300}")
         self.open.remove(rid)
         if fate == "disconnected":
-            # The server aborts by the id, which may be the beginning of others.
-            self.aborted.append((time.monotonic(), rid))
+            # The server aborts by the id, which may be the beginning of others: of some, too, that
+            # come after this one has left, because SGLang waits two seconds before it does.
+            self.aborted.append((time.monotonic() + LATE, rid))
         tally.fates[fate] += 1
         tally.slowest = max(tally.slowest, time.monotonic() - start)
         if found is not None:
@@ -259,3 +261,4 @@ class Load:
         self.tally.aborts[kind] += 1
         self.aborted.append((time.monotonic(), prefix))
         (await self.http.post("/abort_request", json=body)).raise_for_status()
+        self.aborted.append((time.monotonic(), prefix))  # it may have met what came meanwhile
