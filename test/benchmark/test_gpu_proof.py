@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
+from benchmark.scripts import by_name
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 GPU = ROOT / "benchmark/gpu"
 
@@ -23,13 +25,8 @@ GPU = ROOT / "benchmark/gpu"
 @pytest.fixture(autouse=True)
 def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The proof's modules by their names, and not beyond this file."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(ROOT / "test/attention"))
-    monkeypatch.syspath_prepend(str(GPU))
-    yield
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith((str(GPU), str(ROOT))):
-            del sys.modules[name]
+    with by_name(monkeypatch, ROOT / "test/attention", GPU, under=ROOT):
+        yield
 
 
 def stage(name: str, code: str, group: int = 0, limit: int = 20, **more: Any) -> Any:

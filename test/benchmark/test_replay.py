@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmark.scripts import by_name
 from sglang_multiverse.structure import parse, walk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,14 +25,8 @@ REPLAY = ROOT / "benchmark/replay"
 @pytest.fixture(autouse=True)
 def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The benchmark's modules by their names, and not beyond this file."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(ROOT / "benchmark"))
-    monkeypatch.syspath_prepend(str(REPLAY))
-    yield
-    for name in set(sys.modules) - before:
-        path = str(getattr(sys.modules[name], "__file__", ""))
-        if path.startswith(str(ROOT / "benchmark")):
-            del sys.modules[name]
+    with by_name(monkeypatch, ROOT / "benchmark", REPLAY, under=ROOT / "benchmark"):
+        yield
 
 
 @pytest.fixture

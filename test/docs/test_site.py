@@ -87,19 +87,6 @@ def test_what_is_wrong_ends_the_build(
     assert code != 0 and warning in said, said
 
 
-@pytest.fixture(scope="module")
-def browser() -> Any:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    with api.sync_playwright() as playwright:
-        # Without its sandbox: CI runs as root, where Chromium has none.
-        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
 def test_it_is_searched_from_the_folder(site: Path, browser: Any) -> None:
     page = browser.new_page()
     page.set_default_timeout(60_000)
