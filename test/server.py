@@ -33,7 +33,7 @@ class Server:
     """`python -m sglang_multiverse.launch_server` on a free port of this machine."""
 
     def __init__(self, *flags: str, model: Path = MODEL, pool: int = 16384, **env: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = Path(tempfile.mkstemp(prefix="server-", suffix=".log")[1])
         self.command = [
@@ -180,7 +180,7 @@ class ServerJob:
         return server.start()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from docs.blocks import PYTHON, ROOT, SHELL, Block, blocks_of
+from server import free_port
 
 TUTORIAL = "docs/tutorial.md"
 _PORT = "30000"  # of the text; the server gets a free one in its place, the only change made
@@ -43,9 +43,7 @@ class TutorialServer:
 
     def __call__(self, folder: Path, stack: ExitStack) -> Live:
         block = next(block for block in blocks_of(TUTORIAL) if block.mark == "serves")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
+        port = str(free_port())
         log = folder / "server.log"
         process = start(block, checkout(folder / "checkout"), log, port)
         stack.callback(stop, process)

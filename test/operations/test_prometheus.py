@@ -14,9 +14,9 @@ import yaml
 
 from asking import user
 from models import problems
-from server import Server
+from server import Server, free_port
 
-from .tools import DASHBOARD, DOCKER, free_port, tool, wait_until
+from .tools import DASHBOARD, DOCKER, tool, wait_until
 
 pytestmark = pytest.mark.server
 COUNTED = ("tokens", "critical_path_tokens", "branches", "blocks", "forced_tokens")

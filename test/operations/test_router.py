@@ -19,9 +19,9 @@ import pytest
 
 from asking import Message, user
 from models import problems
-from server import Server
+from server import Server, free_port
 
-from .tools import ROOT, free_port, tool, wait_until
+from .tools import ROOT, tool, wait_until
 
 pytestmark = pytest.mark.slow
 TURNS = 4
