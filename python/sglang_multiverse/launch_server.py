@@ -21,6 +21,10 @@ PROG = "python -m sglang_multiverse.launch_server"
 _PLUGIN = "multiverse"
 _PLUGIN_GROUP = "sglang.srt.plugins"
 _OUR_PLATFORMS = ("", "multiverse_cpu")
+# SGLang closes a quiet connection after 5 s. httpx, and with it OpenAI's client, would use it that
+# long too, so that a request which comes at that moment is lost. Proxies hold one up to 60 s.
+_KEEP_ALIVE = "SGLANG_TIMEOUT_KEEP_ALIVE"
+_KEEP_ALIVE_SECONDS = 75
 
 
 class LaunchError(Exception):
@@ -155,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     os.environ.update(args.to_env())
+    os.environ.setdefault(_KEEP_ALIVE, str(_KEEP_ALIVE_SECONDS))
     serve(rest)
 
 

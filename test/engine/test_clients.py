@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -415,6 +416,20 @@ def test_live_branches_add_up_to_the_linear_text(
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_a_connection_outlives_the_time_that_clients_reuse_it(server: Server) -> None:
+    """httpx reuses a connection for 5 s, in which SGLang's own setting would have closed it."""
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.auto_open = False  # one that was closed is not opened again behind our back
+    connection.connect()
+    for pause in (0, 5.5):
+        time.sleep(pause)
+        connection.request("GET", "/v1/models")
+        answer = connection.getresponse()
+        assert answer.status == 200
+        answer.read()
+    connection.close()
+
+
 def test_curl(server: Server, problem: problems.Problem, linear: Any) -> None:
     body = {**GREEDY, "messages": user(problem.prompt)}
     command = ["curl", "-sS", "--max-time", "60", f"{server.url}/v1/chat/completions"]

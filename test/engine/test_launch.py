@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +32,20 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     # Set, then removed: so that what a launch leaves behind is undone with the test.
     monkeypatch.setenv(ARGS_ENV, "{}")
     monkeypatch.delenv(ARGS_ENV)
+    monkeypatch.setenv("SGLANG_TIMEOUT_KEEP_ALIVE", "")
+    monkeypatch.delenv("SGLANG_TIMEOUT_KEEP_ALIVE")
     return calls
+
+
+@pytest.mark.parametrize("chosen", [None, "9"])
+def test_quiet_connections_stay_open_unless_the_user_says_how_long(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch, chosen: str | None
+) -> None:
+    if chosen is not None:
+        monkeypatch.setenv("SGLANG_TIMEOUT_KEEP_ALIVE", chosen)
+    launch_server.main(["--model-path", "m"])
+    assert len(started) == 1
+    assert os.environ["SGLANG_TIMEOUT_KEEP_ALIVE"] == (chosen or "75")
 
 
 def test_ours_are_taken_and_the_rest_stays_in_order() -> None:
