@@ -21,7 +21,10 @@ from typing import Any
 
 import httpx
 
+import forked
+
 MODEL = Path(__file__).parent / "models" / "tiny-multiverse"
+_LAUNCHER = [sys.executable, "-m", "sglang_multiverse.launch_server"]
 _START_SECONDS = 300
 
 
@@ -30,16 +33,18 @@ class ServerError(RuntimeError):
 
 
 class Server:
-    """`python -m sglang_multiverse.launch_server` on a free port of this machine."""
+    """`python -m sglang_multiverse.launch_server` on a free port of this machine.
+
+    Forked from a process that holds the imports (`forked`), unless it is to have an environment or
+    a command of its own.
+    """
 
     def __init__(self, *flags: str, model: Path = MODEL, pool: int = 16384, **env: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = Path(tempfile.mkstemp(prefix="server-", suffix=".log")[1])
         self.command = [
-            sys.executable,
-            "-m",
-            "sglang_multiverse.launch_server",
+            *_LAUNCHER,
             *("--model-path", str(model), "--port", str(self.port), "--host", "127.0.0.1"),
             # Tests compare logits: not bf16, which a CPU that has it would choose.
             *("--dtype", "float32"),
@@ -55,7 +60,8 @@ class Server:
             "SGLANG_CHECK_KV_PAGE_INVARIANTS": "1",
             **env,
         }
-        self.process: subprocess.Popen[bytes] | None = None
+        self._forks = not env
+        self.process: subprocess.Popen[bytes] | forked.Forked | None = None
         self.http = httpx.Client(base_url=self.url, timeout=120)
         self._read = 0
 
@@ -90,10 +96,14 @@ class Server:
         self.stop()
         raise ServerError(f"the server did not start in {_START_SECONDS} s\n{self.tail}")
 
-    def launch(self) -> subprocess.Popen[bytes]:
+    def launch(self) -> subprocess.Popen[bytes] | forked.Forked:
         """Start the process, and wait for nothing."""
         self._read = 0
-        with self.log_path.open("wb") as log:
+        self.log_path.write_bytes(b"")
+        if self._forks and self.command[:3] == _LAUNCHER:
+            self.process = forked.launch(self.command[3:], self.log_path, self.env)
+            return self.process
+        with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
                 stdout=log,

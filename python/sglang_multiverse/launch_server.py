@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import NoReturn
 
+from sglang_multiverse.engine import upstream
 from sglang_multiverse.engine.options import MultiverseArgs, OptionError
 
 PROG = "python -m sglang_multiverse.launch_server"
@@ -126,9 +128,16 @@ def serve(argv: list[str]) -> None:
     """Run SGLang's server until it ends, and end its processes with it."""
     from sglang.launch_server import run_server
     from sglang.srt.plugins import load_plugins
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
     from sglang.srt.server_args import prepare_server_args
     from sglang.srt.utils import kill_process_tree
 
+    if upstream.on_our_platform():
+        # Its processes are forked from this one: what they need is imported and hooked here.
+        importlib.import_module(upstream.SCHEDULER)
+        importlib.import_module(upstream.HTTP_SERVER)
+        for hook in upstream.launch_hooks():
+            HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
     load_plugins()
     server_args = prepare_server_args(argv)
     try:

@@ -39,6 +39,7 @@ def test_the_pin_is_what_is_installed() -> None:
             *upstream.http_hooks(),
             *upstream.page_hooks(),
             *upstream.platform_hooks(),
+            *upstream.launch_hooks(),
         )
     ],
 )

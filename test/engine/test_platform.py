@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from sglang.srt.platforms.device_mixin import CpuArchEnum, PlatformEnum
 from sglang.srt.plugins.hook_registry import HookRegistry
 
+from server import Server
 from sglang_multiverse.cpu import memory, registry
 from sglang_multiverse.engine import platform
 from sglang_multiverse.engine.platform import MultiverseCpuPlatform
@@ -258,6 +263,36 @@ def test_a_switch_that_is_neither_on_nor_off(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(platform.SLEEP_ENV, "no")
     with pytest.raises(ValueError, match=f"{platform.SLEEP_ENV}='no': allowed are 0"):
         platform.sleeps_on_idle(False)
+
+
+@pytest.mark.parametrize(
+    ("system", "copies", "busy", "forks"),
+    [
+        ("linux", 1, False, True),
+        ("linux", 2, False, False),
+        ("linux", 1, True, False),
+        ("darwin", 1, False, False),
+    ],
+)
+def test_processes_are_forked_where_that_is_sound(
+    monkeypatch: pytest.MonkeyPatch, system: str, copies: int, busy: bool, forks: bool
+) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(multiprocessing, "set_start_method", lambda how, force: chosen.append(how))
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(threading, "active_count", lambda: 2 if busy else 1)
+    platform.fork_processes(None, SimpleNamespace(dp_size=copies))
+    assert chosen == (["fork"] if forks else [])
+
+
+@pytest.mark.server
+def test_what_is_imported_is_shared(server: Server) -> None:
+    """A detokenizer that imports for itself holds some 460 MiB of its own."""
+    assert server.process is not None
+    started = psutil.Process(server.process.pid).children(recursive=True)
+    assert len(started) == 2  # the other is the scheduler
+    assert min(process.memory_full_info().uss for process in started) < 120 * 2**20
 
 
 @pytest.mark.parametrize("asked", [None, "intel_amx"])

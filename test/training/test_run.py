@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +145,18 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
+def test_a_folder_that_another_run_writes_to_is_left_alone(config: TrainConfig) -> None:
+    folder = Path(config.out)
+    folder.mkdir()
+    held = os.open(folder, os.O_RDONLY)  # as the other run holds it
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(ConfigError, match=r"^out: another run writes to "):
+        loop.train(config)
+    assert not list(folder.iterdir())
+    os.close(held)
+    assert (loop.train(dataclasses.replace(config, steps=1)) / "adapter_config.json").is_file()
+
+
 def test_training_learns_and_leaves_its_record(trained: Path) -> None:
     folder = trained.parent
     losses = [

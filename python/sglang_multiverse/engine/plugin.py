@@ -11,15 +11,10 @@ from .http.reasoning import register_parser
 
 
 def register() -> None:
-    """Register the hooks this process needs; inert in the others."""
+    """Register the hooks this process needs."""
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    in_scheduler = upstream.in_scheduler_process()
-    if in_scheduler:
-        hooks = upstream.hooks_here()
-    else:
-        hooks = (*upstream.http_hooks(), *upstream.page_hooks())
-    for hook in hooks:
+    for hook in upstream.hooks_here():
         HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
     register_parser()
     attention.register()

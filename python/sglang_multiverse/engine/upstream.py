@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 SGLANG_VERSION = "0.5.23"
 
 SCHEDULER = "sglang.srt.managers.scheduler"
+HTTP_SERVER = "sglang.srt.entrypoints.http_server"
 _COMPONENTS = "sglang.srt.managers.scheduler_components"
 RESULTS = f"{_COMPONENTS}.batch_result_processor.SchedulerBatchResultProcessor"
 LOGPROBS = f"{_COMPONENTS}.logprob_result_processor.SchedulerLogprobResultProcessor"
@@ -148,13 +149,12 @@ def prefer_ours(backend: str, *args: Any) -> str | None:
 
 
 def page_hooks() -> tuple[Hook, ...]:
-    """The hooks that put the playground on SGLang's server; not for the scheduler process."""
+    """The hooks that put the playground on SGLang's server."""
     from .http import page
 
-    server = "sglang.srt.entrypoints.http_server"
     return (
-        Hook(f"{server}._setup_and_run_http_server", page.before_serving, "before"),
-        Hook(f"{server}.init_multi_tokenizer", page.in_worker, "around"),
+        Hook(f"{HTTP_SERVER}._setup_and_run_http_server", page.before_serving, "before"),
+        Hook(f"{HTTP_SERVER}.init_multi_tokenizer", page.in_worker, "around"),
         Hook("sglang.srt.utils.auth.decide_request_auth", page.allow_page, "around"),
     )
 
@@ -193,6 +193,13 @@ def platform_hooks() -> tuple[Hook, ...]:
     )
 
 
+def launch_hooks() -> tuple[Hook, ...]:
+    """The hook of our own launcher on the platform `multiverse_cpu`."""
+    from .platform import fork_processes
+
+    return (Hook("sglang.srt.entrypoints.engine._set_envs_and_config", fork_processes, "after"),)
+
+
 def on_our_platform() -> bool:
     """Whether SGLang serves on `multiverse_cpu` in this process."""
     from sglang.srt.platforms import current_platform
@@ -213,14 +220,19 @@ def add_family_rows(records: dict[str, Any], tree_cache: Any) -> dict[str, Any]:
     return {**records, **held()} if held is not None else records
 
 
-def in_scheduler_process() -> bool:
-    """Plugins load in every process; only the scheduler's has imported this by then."""
-    return SCHEDULER in sys.modules
-
-
 def hooks_here() -> tuple[Hook, ...]:
-    """All hooks of this process, if it is the scheduler's."""
-    return (*http_hooks(), *scheduler_hooks(), *(platform_hooks() if on_our_platform() else ()))
+    """The hooks of this process.
+
+    Plugins load in every process. By then the scheduler's has imported the scheduler, and the one
+    that serves HTTP has imported neither; a process that will fork the others has imported both.
+    """
+    schedules = SCHEDULER in sys.modules
+    return (
+        *http_hooks(),
+        *(page_hooks() if HTTP_SERVER in sys.modules or not schedules else ()),
+        *(scheduler_hooks() if schedules else ()),
+        *(platform_hooks() if schedules and on_our_platform() else ()),
+    )
 
 
 def check_hooks(hooks: Iterable[Hook]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -75,8 +77,27 @@ def train(config: TrainConfig) -> Path:
     )
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(accelerator, config, base, corpus, folder, flex=flex)
-    return run.train()
+    with _held(folder) if accelerator.is_main_process else contextlib.nullcontext():
+        return _Run(accelerator, config, base, corpus, folder, flex=flex).train()
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Two runs would write their checkpoints over each other's.
+
+    Raises:
+        ConfigError: another run has it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise ConfigError(f"out: another run writes to {folder}") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 class _Run:
