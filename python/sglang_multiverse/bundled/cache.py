@@ -28,8 +28,10 @@ _SHARES = {"loading the base": 0.03, "merging": 0.88, "writing": 0.91}
 _CHECKING = 0.98
 
 
-def model_path(on_progress: Progress | None = None, cache: Path | None = None) -> Path:
-    """The directory of the package's model, which is made if it is not there whole.
+def model_path(
+    on_progress: Progress | None = None, cache: Path | None = None, bundle: Path | None = None
+) -> Path:
+    """The directory of a bundle's model, which is made if it is not there whole.
 
     Making it takes some 20 s, 2 GB of memory while it lasts, and 540 MB on disk. Later
     calls only check it: all files are hashed every time, which takes a second or less and
@@ -39,11 +41,12 @@ def model_path(on_progress: Progress | None = None, cache: Path | None = None) -
         on_progress: called only if there is something to do.
         cache: the folder of merged models (default: `sglang-multiverse/models` in
             `$XDG_CACHE_HOME` or `~/.cache`).
+        bundle: a folder that `pack` wrote (default: the package's own model).
 
     Raises:
         BundledModelError: a part is missing or damaged, or the cache cannot be written.
     """
-    return prepare(PACKAGE, cache or user_cache(), on_progress or (lambda *_: None))
+    return prepare(bundle or PACKAGE, cache or user_cache(), on_progress or (lambda *_: None))
 
 
 def user_cache() -> Path:
