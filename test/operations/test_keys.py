@@ -90,6 +90,8 @@ def test_a_server_told_to_end_finishes_its_answers(server: Server) -> None:
         wait_until(lambda: re.search(ACTIVE, server.http.get("/metrics").text))
         assert server.process is not None
         server.process.send_signal(signal.SIGTERM)
+        # A check that comes before it would have to generate, which a paused server cannot.
+        wait_until(lambda: "SIGTERM received" in server.log)
         wait_until(lambda: server.http.get("/health").status_code == 503)
         assert not asked.done()
         server.http.post("/continue_generation", json={}, headers=admin).raise_for_status()
