@@ -304,11 +304,16 @@ def test_abort_spares_the_others(server: Server, tiny_tokenizer: Any) -> None:
     ids = chat_ids(problem, tiny_tokenizer)
     alone = server.generate(ids)
     with ThreadPoolExecutor(4) as clients:
+        endless = {"ignore_eos": True, "max_new_tokens": 1900}
         running = {
-            name: clients.submit(server.generate, ids, rid=name) for name in ("a1", "b1", "c1")
+            name: clients.submit(
+                server.generate, ids, rid=name, sampling_params=endless if name == "b1" else {}
+            )
+            for name in ("a1", "b1", "c1")
         }
-        time.sleep(0.1)
-        httpx.post(f"{server.url}/abort_request", json={"rid": "b1"})
+        while not running["b1"].done():  # an abort that comes before its request finds nothing
+            httpx.post(f"{server.url}/abort_request", json={"rid": "b1"})
+            time.sleep(0.1)
         answers = {name: one.result() for name, one in running.items()}
     assert answers["b1"]["meta_info"]["finish_reason"]["type"] == "abort"
     for name in ("a1", "c1"):

@@ -266,12 +266,12 @@ def test_generate_stream_is_the_answer(
 
 
 def test_an_answer_of_several_is_aborted_by_the_id_its_client_gave(server: Server) -> None:
-    params = {"n": 2, "temperature": 1, "max_new_tokens": 1500, "ignore_eos": True}
+    params = {"n": 2, "temperature": 1, "max_new_tokens": 2000, "ignore_eos": True}
     body = {"text": "Once", "rid": "story", "sampling_params": params}
     with ThreadPoolExecutor(1) as other:
         asked = other.submit(server.http.post, "/generate", json=body)
-        time.sleep(1)
-        assert not asked.done()
+        while server.http.get("/v1/loads").json()["loads"][0]["num_running_reqs"] < 2:
+            time.sleep(0.02)
         server.http.post("/abort_request", json={"rid": "stor"})  # nobody's
         time.sleep(0.5)
         assert not asked.done()

@@ -76,7 +76,8 @@ def test_abort_of_a_family_that_waits_for_its_turn(
     """No row of it decodes, so that SGLang's own abort finds nothing to end."""
     long, held = f"long-{time.time_ns()}", f"hold-{time.time_ns()}"
     with ThreadPoolExecutor(2) as clients:
-        running = clients.submit(post, server, long, prompts[0], ignore_eos=True)
+        endless = {"ignore_eos": True, "max_new_tokens": 1900}
+        running = clients.submit(post, server, long, prompts[0], **endless)
         waiting = clients.submit(post, server, held, prompts[2])
         time.sleep(0.7)
         assert not running.done(), "the request that keeps the server busy is too short"
@@ -84,6 +85,7 @@ def test_abort_of_a_family_that_waits_for_its_turn(
         server.http.post("/abort_request", json={"rid": held})
         ended = waiting.result(timeout=20)
         assert not running.done(), "it ended with the other request, not with the abort"
+        server.http.post("/abort_request", json={"rid": long})
         assert running.result(timeout=60).status_code == 200
     assert ended.json()["meta_info"]["finish_reason"]["type"] == "abort"
     server.flush()

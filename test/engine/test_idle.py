@@ -50,11 +50,16 @@ def test_an_idle_server_leaves_the_cpu_alone(server: Server) -> None:
 def test_health_and_requests_wake_it(server: Server) -> None:
     check_idle(server)
     time.sleep(1.5)  # it sleeps by now
-    start = time.monotonic()
     server.http.get("/health_generate").raise_for_status()
-    server.generate("1 + 1", sampling_params={"max_new_tokens": 1})
-    # Well under the second after which it would have woken by itself, twice.
-    assert time.monotonic() - start < 1.5
+
+    def seconds() -> float:
+        time.sleep(1.2)
+        start = time.monotonic()
+        server.generate("1 + 1", sampling_params={"max_new_tokens": 1})
+        return time.monotonic() - start
+
+    # By itself it would wake after half a second, in the mean; other tests may delay some.
+    assert sorted(seconds() for _ in range(6))[3] < 0.25
 
 
 def test_a_paused_server_sleeps_and_wakes(server: Server) -> None:
