@@ -95,9 +95,9 @@ def test_the_registry_of_reasoning_parsers_is_there() -> None:
 def test_a_hook_that_did_not_apply_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry
 
-    targets = [hook.target for hook in upstream.hooks_here()]
+    targets = [hook.target for hook in upstream.scheduling_hooks()]
     monkeypatch.setattr(HookRegistry, "_patched", set(targets))
-    upstream.check_hooks(upstream.hooks_here())
+    upstream.check_hooks(upstream.scheduling_hooks())
     monkeypatch.setattr(HookRegistry, "_patched", set(targets[1:]))
     with pytest.raises(upstream.HookError, match=targets[0]):
-        upstream.check_hooks(upstream.hooks_here())
+        upstream.check_hooks(upstream.scheduling_hooks())

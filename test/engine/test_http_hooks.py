@@ -42,6 +42,8 @@ PARAMETERS = {
     "_build_token_logprobs_from_raw": ["self", "output_token_logprobs", "output_top_logprobs"],
     "_generate_chat_stream": ["self", "adapted_request", "request", "raw_request"],
     "_generate_completion_stream": ["self", "adapted_request", "request", "raw_request"],
+    "redact_watermark_secrets": ["value", "in_watermark_config"],
+    "redact_watermark_command_line": ["argv", "watermark_config"],
     "get_default_attn_backend": ["server_args", "use_mla_backend", "model_config"],
 }
 

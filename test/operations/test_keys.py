@@ -68,10 +68,13 @@ def test_the_admins_key_administers(server: Server) -> None:
     assert status(server, "POST", "/flush_cache", ADMIN) == 200
 
 
-def test_the_servers_facts_hold_both_keys(server: Server) -> None:
-    """SGLang's doing; docs/operations.md says to keep users away from it. Gone? Say so there."""
-    facts = server.http.get("/server_info", headers=bearer(USER)).text
-    assert USER in facts and ADMIN in facts
+def test_neither_what_it_tells_nor_its_log_holds_a_key(server: Server) -> None:
+    facts = server.http.get("/server_info", headers=bearer(USER))
+    assert facts.json()["api_key"] == facts.json()["admin_api_key"] == "<redacted>"
+    assert "--admin-api-key <redacted>" in facts.json()["launch_command"]
+    assert "server_args={" in server.log
+    for key in (USER, ADMIN):
+        assert key not in facts.text and key not in server.log
 
 
 def test_a_server_told_to_end_finishes_its_answers(server: Server) -> None:
@@ -87,6 +90,8 @@ def test_a_server_told_to_end_finishes_its_answers(server: Server) -> None:
         wait_until(lambda: re.search(ACTIVE, server.http.get("/metrics").text))
         assert server.process is not None
         server.process.send_signal(signal.SIGTERM)
+        # A check that comes before it would have to generate, which a paused server cannot.
+        wait_until(lambda: "SIGTERM received" in server.log)
         wait_until(lambda: server.http.get("/health").status_code == 503)
         assert not asked.done()
         server.http.post("/continue_generation", json={}, headers=admin).raise_for_status()

@@ -30,7 +30,7 @@ from .sampling import dress, dress_forward, undress
 from .script import Player
 from .stage import DECODING, Stage
 from .streamer import MultiverseOutputStreamer
-from .upstream import check_hooks, hooks_here
+from .upstream import check_hooks, scheduling_hooks
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class MultiverseScheduler(Scheduler):
     leaving = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        check_hooks(hooks_here())
+        check_hooks(scheduling_hooks())
         self.families = {}
         self.extends = Extends(self)
         self.pressure = Pressure(self)

@@ -133,9 +133,12 @@ def http_hooks() -> tuple[Hook, ...]:
         (f"{completion}._generate_completion_stream", http.label_stream),
     )
     default = "sglang.srt.arg_groups.model_override_base.get_default_attn_backend"
+    secrets = "sglang.srt.sampling.watermarking.core"
     return (
         *(Hook(target, hook, "around") for target, hook in around),
         Hook(default, prefer_ours, "after"),
+        Hook(f"{secrets}.redact_watermark_secrets", http.hide_values, "after"),
+        Hook(f"{secrets}.redact_watermark_command_line", http.hide_arguments, "around"),
     )
 
 
@@ -220,19 +223,20 @@ def add_family_rows(records: dict[str, Any], tree_cache: Any) -> dict[str, Any]:
     return {**records, **held()} if held is not None else records
 
 
+def scheduling_hooks() -> tuple[Hook, ...]:
+    """What the scheduler cannot do without."""
+    return (*http_hooks(), *scheduler_hooks(), *(platform_hooks() if on_our_platform() else ()))
+
+
 def hooks_here() -> tuple[Hook, ...]:
     """The hooks of this process.
 
     Plugins load in every process. By then the scheduler's has imported the scheduler, and the one
     that serves HTTP has imported neither; a process that will fork the others has imported both.
     """
-    schedules = SCHEDULER in sys.modules
-    return (
-        *http_hooks(),
-        *(page_hooks() if HTTP_SERVER in sys.modules or not schedules else ()),
-        *(scheduler_hooks() if schedules else ()),
-        *(platform_hooks() if schedules and on_our_platform() else ()),
-    )
+    if SCHEDULER not in sys.modules:
+        return (*http_hooks(), *page_hooks())
+    return (*scheduling_hooks(), *(page_hooks() if HTTP_SERVER in sys.modules else ()))
 
 
 def check_hooks(hooks: Iterable[Hook]) -> None:

@@ -15,12 +15,15 @@ The way of a request:
    makes the ids of live branches text,
 5. and `relay` from there into the choices of the OpenAI routes; `logprobs` and `messages`
    mend what SGLang leaves out of a stream.
+
+`keys` stay out of what the server says of itself.
 """
 
 from __future__ import annotations
 
 from .aborts import abort_request, handle_batch
 from .admission import contract_error
+from .keys import hide_arguments, hide_values
 from .messages import messages_answer, messages_stream
 from .outputs import chat_logprobs, deliver, take_results
 from .prompts import process_messages
@@ -37,6 +40,8 @@ __all__ = [
     "generate",
     "handle_batch",
     "handle_request",
+    "hide_arguments",
+    "hide_values",
     "keep_served_name",
     "label_stream",
     "messages_answer",
