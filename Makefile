@@ -40,8 +40,9 @@ evaluate: env ## Evaluate a running server; ARGS="--task aime24 --samples 8 --te
 serve: env ## Serve MODEL, or the package's own; ARGS="--port 8000" goes to the server
 	$(PYTHON_BIN) -m sglang_multiverse.launch_server $(if $(MODEL),--model-path $(MODEL)) $(ARGS)
 
-bench: env ## Measure branches as a batch against branches one at a time
-	$(PYTHON_BIN) benchmark/branches.py $(ARGS)
+bench: env ## Time a running server's branches as a batch against one at a time
+	$(PYTHON_BIN) -m sglang_multiverse.evaluation latency --out runs/bench --task bundled-flat \
+	  --batch-sizes 1 --answers 35 $(ARGS)
 
 docs: ## Build the documentation as a site, strictly, into build/site
 	scripts/docs/build.sh build

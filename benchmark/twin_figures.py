@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from figures import quartiles
-
 T = TypeVar("T")
 PARALLEL = ("flat", "nested")
 """The kinds of problems that ask for a block."""
@@ -121,6 +119,13 @@ def latency(timed: Sequence[Timed]) -> dict[str, Any]:
         # Above 1 the Multiverse model is faster.
         "ratio": quartiles([one.twin_seconds / one.seconds for one in like]),
     }
+
+
+def quartiles(values: Sequence[float]) -> dict[str, float]:
+    low, middle, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
+    )
+    return {"q1": round(low, 4), "median": round(middle, 4), "q3": round(high, 4)}
 
 
 def share(values: Iterable[bool]) -> float | None:

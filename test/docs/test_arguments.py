@@ -65,7 +65,7 @@ def test_what_the_shell_or_we_do_not_know_is_refused(text: str, tmp_path: Path) 
         "python -m sglang_multiverse.view",
         "python -m nothing.known",
         "python benchmark/nowhere.py",
-        "python benchmark/branches.py --no-such-flag 1",
+        "python benchmark/step.py --no-such-flag 1",
         "sglang serve --model-paht m",
         "make nothing",
         "pip install .[nothing]",

@@ -92,6 +92,10 @@ def test_the_ratios_are_those_of_the_ways(solutions, tmp_path):
     ]
     text = (tmp_path / "report.md").read_text()
     assert "## sequential ÷ parallel" in text and "emptied before each block" in text
+    rows = [line for line in text.splitlines() if line.startswith("| 2 | ")]
+    assert [row.split(" | ")[1:4] for row in rows] == [
+        *(["1", "12", "12"], ["4", "24", "24"]) * 2,
+    ]
     assert (tmp_path / "latency.svg").stat().st_size > 10000
 
 
@@ -133,12 +137,48 @@ def test_the_figures_are_those_of_the_times():
     assert ratio["seconds"]["p50"] == pytest.approx(2) and ratio["seconds"]["p75"] == 3.25
     assert ratio["seconds_per_token"]["p50"] == pytest.approx(1.5)
     assert ratio["wall"]["p50"] == pytest.approx(1)  # of the round in which all answered
+    assert ratio["by_branches"] == {}  # nobody tells structure
     way = size["ways"]["parallel"]
     assert (way["answers"], way["failed"], way["cut"], way["right"]) == (5, 1, 0, 5)
     assert way["seconds"]["p50"] == 2 and way["seconds_per_token"]["p50"] == pytest.approx(0.2)
     assert way["tokens_per_second"]["mean"] == pytest.approx((30 / 4 + 20 / 4) / 2)
     assert way["answers_per_second"]["mean"] == pytest.approx((3 / 4 + 2 / 4) / 2)
     assert size["ways"]["sequential"]["cut"] == 1
+
+
+def test_the_ratio_by_the_branches_that_the_first_way_opened():
+    def opened(branches, blocks=1):
+        structure = {**STRUCTURE, "blocks": blocks, "branches": branches}
+        return {"structure": {**structure, "degree_of_parallelism": branches or 1}}
+
+    told = {"0": opened(2), "1": opened(10), "2": opened(2), "3": opened(4, 2), "4": opened(0, 0)}
+    # What the other way opens makes no difference.
+    other = {str(turn): {"structure": STRUCTURE, "right": turn % 2 == 0} for turn in range(5)}
+    blocks = [
+        block("parallel", 0, [1.0, 2.0, 4.0, 5.0, 1.0], **told),
+        block("sequential", 0, [3.0, 8.0, 4.0, 5.0, 0.5], **other),
+        block("parallel", 1, [1.0, 2.0, 4.0, 5.0, 1.0], **told),
+        block("sequential", 1, [2.0, 6.0, 8.0, 5.0, 0.5], **{**other, "1": {"finish": "length"}}),
+    ]
+    plan = {"ways": ["parallel", "sequential"], "batch_sizes": [2]}
+    (size,) = summarise_timings(plan, blocks)["sizes"]
+    found = size["ratios"]["sequential"]["by_branches"]
+    assert list(found) == ["0", "2", "10", "several blocks"]
+    assert {name: one["pairs"] for name, one in found.items()} == {
+        "0": 2,
+        "2": 4,
+        "10": 1,
+        "several blocks": 2,
+    }
+    two = found["2"]
+    assert two["seconds"]["p50"] == pytest.approx(2) and two["seconds"]["p25"] == 1.75
+    assert two["first"]["seconds"]["p50"] == 2.5 and two["other"]["seconds"]["p50"] == 3.5
+    assert (two["first"]["right"], two["other"]["right"], two["same_text"]) == (4, 4, 4)
+    assert two["first"]["tokens"]["p50"] == 10 and two["degree_of_parallelism"] == 2
+    assert found["10"]["seconds"]["p50"] == pytest.approx(4)
+    assert found["10"]["other"]["right"] == 0
+    assert found["0"]["seconds"]["mean"] == 0.5
+    assert found["several blocks"]["seconds"]["mean"] == 1
 
 
 def test_only_the_plain_way_against_an_endpoint_that_fails_at_times(solutions, tmp_path):

@@ -52,7 +52,7 @@ def test_the_table_is_the_one_that_the_answers_make(problems, tmp_path):
             said = Said("I do not know.", "stop" if index < 2 else "length")
         else:  # half right: a tie with one wrong answer
             said = Said(problem.entry.solution if index % 2 else WRONG)
-        return Said(said.text, said.finish, 40, {**STRUCTURE, "branches": problem.branches})
+        return Said(said.text, said.finish, 40, STRUCTURE)
 
     known = Known(script)
     with known.serve() as server:
@@ -79,7 +79,9 @@ def test_the_table_is_the_one_that_the_answers_make(problems, tmp_path):
     assert found["pass_at_k"]["2"]["value"] == pytest.approx((3 + 3 / 2 + 3 * 5 / 6) / 12)
     assert found["pass_at_k"]["4"]["value"] == pytest.approx((3 + 3 + 3) / 12)
     assert found["maj_at_k"]["4"]["value"] == pytest.approx((3 + 0 + 3 / 2) / 12)
-    assert found["branches_as_asked"] == {"share": 1.0, "answers": 48}
+    # The solutions have them, the others open no block; what was cut is not judged for its form.
+    assert found["branches_as_asked"] == {"share": pytest.approx(21 / 48), "answers": 48}
+    assert found["well_formed"] == {"share": 1.0, "answers": 42}
     assert found["structure"]["degree_of_parallelism"]["mean"] == pytest.approx(1.6)
     assert found["structure"]["all_tokens_over_all_critical"] == pytest.approx(1.6)
     kinds = found["groups"]["kind"]
@@ -95,6 +97,51 @@ def test_the_table_is_the_one_that_the_answers_make(problems, tmp_path):
         assert (tmp_path / name).stat().st_size > 1000
     assert main(["report", str(tmp_path)]) == 0
     assert (tmp_path / "report.md").read_text() == report
+
+
+def test_the_form_is_told_of_every_group(tmp_path):
+    """The right number of branches in other blocks, a conclusion left open, a block unasked for."""
+    problems = open_task(Spec("bundled", seed=SEED, limit=54)).problems()
+    texts = {question({"messages": one.messages}): one for one in problems}
+    nested = next(one for one in problems if one.groups["kind"] == "nested")
+    flat = next(one for one in problems if one.branches == (3,))
+    single = next(one for one in problems if one.groups["kind"] == "single")
+    # The same number of branches in all, in one block.
+    other = next(one for one in problems if one.branches == (sum(nested.branches),))
+    said = {
+        nested.id: other.entry.solution,
+        flat.id: flat.entry.solution.replace("</Conclusion>", ""),
+        single.id: flat.entry.solution,
+    }
+
+    def script(body, times):
+        problem = texts[question(body)]
+        return Said(said.get(problem.id, problem.entry.solution), structure=STRUCTURE)
+
+    with Known(script).serve() as server:
+        assert run(server.url, tmp_path, "--limit", "54") == 0
+    found = read(tmp_path)
+    assert found["branches_as_asked"] == {"share": pytest.approx(52 / 54), "answers": 54}
+    assert found["well_formed"] == {"share": pytest.approx(53 / 54), "answers": 54}
+    groups = found["groups"]
+    counts = {name: one["problems"] for name, one in groups["kind"].items()}
+    assert counts == {"flat": 35, "nested": 7, "sequential": 6, "single": 6}
+    kinds = groups["kind"]
+    assert kinds["nested"]["branches_as_asked"]["share"] == pytest.approx(6 / 7)
+    assert kinds["single"]["branches_as_asked"]["share"] == pytest.approx(5 / 6)
+    assert kinds["flat"]["branches_as_asked"]["share"] == 1
+    assert kinds["flat"]["well_formed"]["share"] == pytest.approx(34 / 35)
+    parts = groups["independent parts"]
+    assert {name: one["problems"] for name, one in parts.items()} == {"no": 12, "yes": 42}
+    assert parts["yes"]["well_formed"] == {"share": pytest.approx(41 / 42), "answers": 42}
+    assert parts["no"]["branches_as_asked"]["share"] == pytest.approx(11 / 12)
+    assert groups["branches"]["3"]["well_formed"]["share"] < 1
+    row = next(
+        line
+        for line in (tmp_path / "report.md").read_text().splitlines()
+        if line.startswith("| nested | 7 | 7 |")
+    )
+    assert row.endswith("| 85.7 | 100.0 |")
 
 
 def test_a_run_asks_only_for_what_is_not_there(problems, tmp_path):
@@ -122,7 +169,8 @@ def test_an_endpoint_without_structure_and_usage(problems, tmp_path):
 
     with Known(script).serve() as server:
         assert run(server.url, tmp_path, "--max-tokens", "77") == 0
-    assert read(tmp_path)["structure"] is None and read(tmp_path)["branches_as_asked"] is None
+    found = read(tmp_path)
+    assert found["structure"] is found["branches_as_asked"] is found["well_formed"] is None
     assert "| bundled | 40 (40–40) | – |" in (tmp_path / "report.md").read_text()
 
 

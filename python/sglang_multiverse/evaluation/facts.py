@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -41,4 +42,4 @@ def _version(package: str) -> str | None:
 def command(argv: Sequence[str]) -> str:
     """As it was typed, less the places of this machine."""
     shown = [Path(word).name if Path(word).is_absolute() else word for word in argv]
-    return " ".join([PROG, *(f'"{word}"' if " " in word else word for word in shown)])
+    return f"{PROG} {shlex.join(shown)}"

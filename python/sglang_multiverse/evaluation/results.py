@@ -10,7 +10,7 @@ from .stats import compare
 from .store import Store
 from .summary import accuracies, summarise
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when a field changes its meaning; docs/evaluation.md describes them."""
 
 

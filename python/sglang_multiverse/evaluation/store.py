@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS series (
 );
 CREATE TABLE IF NOT EXISTS problems (
     series INTEGER NOT NULL, position INTEGER NOT NULL, id TEXT NOT NULL, messages TEXT NOT NULL,
-    reference TEXT NOT NULL, groups TEXT NOT NULL, branches INTEGER, PRIMARY KEY (series, position)
+    reference TEXT NOT NULL, groups TEXT NOT NULL, branches TEXT NOT NULL,
+    PRIMARY KEY (series, position)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS members (
     series INTEGER NOT NULL, position INTEGER NOT NULL, sample INTEGER NOT NULL,
@@ -88,15 +89,17 @@ def answered(answer: Answer, grade: Grade, note: str) -> Sample:
 class Asked(NamedTuple):
     """A problem of a series and what came of its samples; `None` for one not asked yet.
 
-    `messages` are the problem's own, without what the series adds to them.
+    `messages` are the problem's own, without what the series adds to them. `texts` are those of the
+    answers, empty where there is none.
     """
 
     id: str
     messages: list[dict[str, str]]
     reference: str
     groups: dict[str, str]
-    branches: int | None
+    branches: tuple[int, ...] | None
     samples: list[Sample | None]
+    texts: list[str]
 
 
 class Store(Records):
@@ -147,7 +150,7 @@ class Store(Records):
                     "INSERT INTO problems VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(number, position, problem.id, messages, problem.reference),
-                        *(_json(dict(problem.groups)), problem.branches),
+                        *(_json(dict(problem.groups)), _json(problem.branches)),
                     ),
                 )
                 self._db.executemany(
@@ -193,19 +196,25 @@ class Store(Records):
     def asked(self, series: int) -> list[Asked]:
         """The problems of a series, with their samples in order."""
         samples: dict[int, list[Sample | None]] = {}
-        for position, facts in self._db.execute(
-            "SELECT position, samples.facts FROM members LEFT JOIN samples "
+        texts: dict[int, list[str]] = {}
+        for position, facts, text in self._db.execute(
+            "SELECT position, samples.facts, samples.text FROM members LEFT JOIN samples "
             "ON samples.key = members.key WHERE series = ? ORDER BY position, sample",
             (series,),
         ):
             samples.setdefault(position, []).append(Sample(**json.loads(facts)) if facts else None)
+            texts.setdefault(position, []).append(text or "")
         rows = self._db.execute(
             "SELECT position, id, messages, reference, groups, branches FROM problems "
             "WHERE series = ? ORDER BY position",
             (series,),
         )
         return [
-            Asked(name, json.loads(said), wanted, json.loads(groups), branches, samples[position])
+            Asked(
+                *(name, json.loads(said), wanted, json.loads(groups)),
+                None if (asked := json.loads(branches)) is None else tuple(asked),
+                *(samples[position], texts[position]),
+            )
             for position, name, said, wanted, groups, branches in rows
         ]
 

@@ -8,6 +8,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
+from .form import Form, read_form
 from .stats import estimate, majority, pass_at_k, quantile, ranks
 from .store import Asked, Sample
 
@@ -23,7 +24,7 @@ def summarise(asked: Sequence[Asked], *, resamples: int, confidence: float) -> d
     return {
         **_counts(asked),
         **scored,
-        "branches_as_asked": _branches_as_asked(asked),
+        **_form(asked),
         **_structure(samples),
         **_speed(samples),
         "groups": _groups(asked, resamples, confidence),
@@ -100,16 +101,33 @@ def _accuracy(asked: Sequence[Asked], resamples: int, confidence: float) -> dict
     }
 
 
-def _branches_as_asked(asked: Sequence[Asked]) -> dict[str, Any] | None:
-    """How often an answer opened as many branches as its problem asks for, where both say."""
-    found = [
-        one.branches == sample.structure["branches"]
-        for one in asked
-        if one.branches is not None
-        for sample in _answered(one)
-        if sample.structure
+def _form(asked: Sequence[Asked]) -> dict[str, Any]:
+    """How often the blocks of an answer have the branches that its problem asks for, and how often
+    an answer that came to its end is well formed: both of endpoints that tell structure only.
+    """
+    forms = [(one, sample, form) for one in asked for sample, form in _told(one)]
+    return {
+        "branches_as_asked": _share(
+            form.branches == one.branches for one, _, form in forms if one.branches is not None
+        ),
+        "well_formed": _share(
+            form.well_formed for _, sample, form in forms if sample.finish != "length"
+        ),
+    }
+
+
+def _told(one: Asked) -> list[tuple[Sample, Form]]:
+    """The answers whose structure the endpoint tells, with the form of their texts."""
+    return [
+        (sample, read_form(text))
+        for sample, text in zip(one.samples, one.texts, strict=True)
+        if sample and sample.status == "answered" and sample.structure
     ]
-    return {"share": fmean(found), "answers": len(found)} if found else None
+
+
+def _share(values: Iterable[bool]) -> dict[str, Any] | None:
+    listed = list(values)
+    return {"share": fmean(listed), "answers": len(listed)} if listed else None
 
 
 def _structure(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -158,7 +176,7 @@ def _groups(
                 "problems": len(some),
                 **{k: _counts(some)[k] for k in ("answered", "right", "cut", "format_errors")},
                 "pass_at_1": _accuracy(some, resamples, confidence)["pass_at_1"],
-                "branches_as_asked": _branches_as_asked(some),
+                **_form(some),
             }
             for value, some in sorted(grouped(asked, partial(_group, name)).items())
         }

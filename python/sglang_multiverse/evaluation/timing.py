@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from .summary import spread
+from .summary import grouped, spread
+
+SEVERAL = "several blocks"
+"""The group of answers with more than one block, whose branches are not at work together."""
 
 Block = Mapping[str, Any]
 """One way at one batch size in one round: `batch_size`, `round`, `way`, `wall` (seconds), and
 `answers`, each with its `turn` in the block, the `place` of its problem, and `seconds`, `ttft`,
 `tokens`, `finish`, `right`, `structure` and a `digest` of its text, or `error`."""
+Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""The first way's answer and another's, to the same problem in the same round."""
 
 
 def summarise_timings(plan: Mapping[str, Any], blocks: Sequence[Block]) -> dict[str, Any]:
@@ -84,23 +89,61 @@ def _ratios(first: Sequence[Block], other: Sequence[Block]) -> dict[str, Any]:
     Paired is each problem in each round, and for the time of a token each problem's time over
     its own number of tokens. `same_text` counts pairs of equal texts, which did the same work.
     """
-    answers, tokens, same = [], [], 0
-    for one, two in _pairs(first, other):
-        answers.append(two["seconds"] / one["seconds"])
-        same += one["digest"] == two["digest"]
-        if one["tokens"] and two["tokens"]:
-            tokens.append(two["seconds"] / two["tokens"] * one["tokens"] / one["seconds"])
+    pairs = _pairs(first, other)
+    tokens = [
+        two["seconds"] / two["tokens"] * one["tokens"] / one["seconds"]
+        for one, two in pairs
+        if one["tokens"] and two["tokens"]
+    ]
     walls = [
         b["wall"] / a["wall"]
         for a, b in _by_round(first, other)
         if len(_good(a)) == len(_good(b)) == len(a["answers"])
     ]
+    told = grouped([pair for pair in pairs if pair[0]["structure"]], _opened)
     return {
-        "pairs": len(answers),
-        "same_text": same,
-        "seconds": spread(answers),
+        **_counted(pairs),
         "seconds_per_token": spread(tokens),
         "wall": spread(walls),
+        "by_branches": {name: _group(told[name]) for name in sorted(told, key=in_order)},
+    }
+
+
+def _counted(pairs: Sequence[Pair]) -> dict[str, Any]:
+    return {
+        "pairs": len(pairs),
+        "same_text": sum(one["digest"] == two["digest"] for one, two in pairs),
+        "seconds": spread([two["seconds"] / one["seconds"] for one, two in pairs]),
+    }
+
+
+def _opened(pair: Pair) -> str:
+    """How many branches the first way's answer opened, which the model decides."""
+    structure = pair[0]["structure"]
+    return SEVERAL if structure["blocks"] > 1 else str(structure["branches"])
+
+
+def in_order(name: str) -> tuple[int, str]:
+    """Sorts numbers of branches as numbers, `SEVERAL` behind them."""
+    return len(name), name
+
+
+def _group(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The ratio of some pairs, and what it is the ratio of."""
+    sides = {"first": [one for one, _ in pairs], "other": [two for _, two in pairs]}
+    return {
+        **_counted(pairs),
+        **{
+            side: {
+                "seconds": spread([one["seconds"] for one in some]),
+                "tokens": spread([one["tokens"] for one in some if one["tokens"]]),
+                "right": sum(one["right"] for one in some),
+            }
+            for side, some in sides.items()
+        },
+        "degree_of_parallelism": fmean(
+            one["structure"]["degree_of_parallelism"] for one in sides["first"]
+        ),
     }
 
 
@@ -114,11 +157,9 @@ def _by_round(first: Sequence[Block], other: Sequence[Block]) -> list[tuple[Bloc
     return [(block, rounds[block["round"]]) for block in first if block["round"] in rounds]
 
 
-def _pairs(
-    first: Sequence[Block], other: Sequence[Block]
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _pairs(first: Sequence[Block], other: Sequence[Block]) -> list[Pair]:
     """The answers to the same problem in the same round; cut ones did not do the whole work."""
-    found = []
+    found: list[Pair] = []
     for a, b in _by_round(first, other):
         mine, theirs = _whole(a), _whole(b)
         found += [(mine[turn], theirs[turn]) for turn in mine if turn in theirs]

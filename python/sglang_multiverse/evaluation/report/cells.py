@@ -37,5 +37,10 @@ def middle(spread: Mapping[str, float] | None, digits: int = 2) -> str:
     return f"{spread['p50']:.{digits}f} ({spread['p25']:.{digits}f}–{spread['p75']:.{digits}f})"
 
 
+def share(found: Mapping[str, Any] | None) -> str:
+    """Per cent of the answers counted, without an interval."""
+    return f"{100 * found['share']:.1f}" if found else "–"
+
+
 def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .cells import difference, number, probability, table
 
 NOTHING = "no difference shown"
+SIDES = ("A", "B")
 
 
 def body(results: Mapping[str, Any]) -> list[str]:
@@ -43,19 +44,20 @@ def body(results: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def verdict(results: Mapping[str, Any]) -> str:
+def verdict(results: Mapping[str, Any], names: Sequence[str] = SIDES) -> str:
     """One sentence for the whole, from the pooled comparison."""
     one = results["pooled"]
     numbers = (
         f"{100 * one['difference']:+.1f} points ({100 * one['low']:+.1f} to "
         f"{100 * one['high']:+.1f}) over {one['problems']} problems, p = {probability(one['p'])}"
     )
-    said = _verdict(one)
+    said = better(one, names)
     return f"{said[0].upper()}{said[1:]}: {numbers}."
 
 
-def _verdict(one: Mapping[str, Any]) -> str:
-    return {1: "B is better", -1: "A is better", 0: NOTHING}[one["shown"]]
+def better(one: Mapping[str, Any], names: Sequence[str] = SIDES) -> str:
+    """Which side is, by its name, or that this is not shown."""
+    return {1: f"{names[1]} is better", -1: f"{names[0]} is better", 0: NOTHING}[one["shown"]]
 
 
 def _row(name: str, one: Mapping[str, Any], adjusted: float | None = None) -> list[str]:
@@ -68,13 +70,13 @@ def _row(name: str, one: Mapping[str, Any], adjusted: float | None = None) -> li
         *(str(one[side]) for side in ("better", "worse")),
         p,
         "–" if adjusted is None else probability(adjusted),
-        _verdict(one),
+        better(one),
     ]
 
 
 def _tokens(results: Mapping[str, Any]) -> str:
     rows = [
         [side, number(told["tokens"], 0), number(told["critical_path_tokens"], 0)]
-        for side, told in zip("AB", results["tokens"], strict=True)
+        for side, told in zip(SIDES, results["tokens"], strict=True)
     ]
     return table(["mean of an answer", "tokens", "critical path"], rows)

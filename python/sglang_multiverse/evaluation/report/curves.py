@@ -12,7 +12,8 @@ _MARKS = ("o", "s", "^")
 _BANDS: tuple[dict[str, Any], ...] = (
     {"color": "black", "alpha": 0.18, "linewidth": 0},
     {"facecolor": "none", "edgecolor": "0.55", "hatch": "///", "linewidth": 0},
-    {"facecolor": "none", "edgecolor": "0.7", "hatch": "...", "linewidth": 0},
+    # Not dots: each is a circle of its own, and the file three times as large.
+    {"facecolor": "none", "edgecolor": "0.7", "hatch": "\\\\\\", "linewidth": 0},
 )
 
 

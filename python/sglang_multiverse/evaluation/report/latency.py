@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..timing import in_order
 from .cells import middle, number, table
 
 Cell = Callable[[Mapping[str, Any]], str]
+SIDES = ("first", "other")
 
 
 def _tail(name: str, scale: float = 1.0, digits: int = 2) -> Cell:
@@ -55,6 +57,10 @@ def body(results: Mapping[str, Any]) -> list[str]:
         text += [f"## {title}", table(["batch size", *ways], rows)]
     for way in ways[1:]:
         text += [f"## {way} ÷ {ways[0]}", _ratios(way, sizes)]
+        if rows := _by_branches(way, sizes):
+            head = ["branches", "batch size", "pairs", "same text", f"{ways[0]}, s", f"{way}, s"]
+            head += ["ratio", "tokens", f"tokens, {way}", "degree of parallelism"]
+            text += [f"### By the branches that {ways[0]} opened", table(head, rows)]
     if len(ways) > 1:
         text.append(
             "Within pairs of the same problem in the same round, cut answers left out; median and "
@@ -73,6 +79,27 @@ def _ratios(way: str, sizes: list[dict[str, Any]]) -> str:
             rows.append([str(size["batch_size"]), *pairs, *cells])
     head = ["batch size", "pairs", "same text", "seconds an answer", "seconds a token", "block"]
     return table(head, rows)
+
+
+def _by_branches(way: str, sizes: list[dict[str, Any]]) -> list[list[str]]:
+    found = [
+        (name, str(size["batch_size"]), one)
+        for size in sizes
+        if way in size["ratios"]
+        for name, one in size["ratios"][way]["by_branches"].items()
+    ]
+    return [
+        [
+            name,
+            size,
+            *(str(one["pairs"]), str(one["same_text"])),
+            *(middle(one[side]["seconds"]) for side in SIDES),
+            middle(one["seconds"]),
+            *(number(one[side]["tokens"] and one[side]["tokens"]["p50"], 0) for side in SIDES),
+            number(one["degree_of_parallelism"]),
+        ]
+        for name, size, one in sorted(found, key=lambda row: in_order(row[0]))
+    ]
 
 
 def _warnings(sizes: list[dict[str, Any]]) -> list[str]:

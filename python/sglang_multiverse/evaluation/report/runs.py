@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .cells import middle, number, percent, table
+from .cells import middle, number, percent, share, table
 
 
 def body(results: Mapping[str, Any]) -> list[str]:
@@ -84,9 +84,8 @@ def _parallelism(series: list[dict[str, Any]]) -> str:
     rows = []
     for one in series:
         found = one["structure"]
-        asked = one["branches_as_asked"]
         if not found:
-            rows.append([title(one), middle(one["tokens"], 0), *["–"] * 6])
+            rows.append([title(one), middle(one["tokens"], 0), *["–"] * 7])
             continue
         rows.append(
             [
@@ -97,7 +96,8 @@ def _parallelism(series: list[dict[str, Any]]) -> str:
                 middle(found["degree_of_parallelism"]),
                 f"{100 * found['share_with_a_block']:.1f}",
                 number(found["branches"]["mean"]),
-                f"{100 * asked['share']:.1f}" if asked else "–",
+                share(one["branches_as_asked"]),
+                share(one["well_formed"]),
             ]
         )
     head = [
@@ -109,9 +109,12 @@ def _parallelism(series: list[dict[str, Any]]) -> str:
         "with blocks, %",
     ]
     note = (
-        "Median and quartiles over answers; *parallelism* is tokens ÷ tokens on the critical path."
+        "Median and quartiles over answers; *parallelism* is tokens ÷ tokens on the critical path. "
+        "*Branches as asked*: every block has the branches that the problem asks for, and there is "
+        "no other. *Well formed*: of the answers that came to their end."
     )
-    return table([*head, "branches", "branches as asked, %"], rows) + "\n\n" + note
+    head += ["branches", "branches as asked, %", "well formed, %"]
+    return table(head, rows) + "\n\n" + note
 
 
 def _time(series: list[dict[str, Any]]) -> str:
@@ -127,9 +130,9 @@ def _groups(groups: Mapping[str, Any]) -> str:
             *(str(one[name]) for name in ("problems", "answered")),
             percent(one["pass_at_1"]),
             *(str(one[name]) for name in ("format_errors", "cut")),
-            f"{100 * one['branches_as_asked']['share']:.1f}" if one["branches_as_asked"] else "–",
+            *(share(one[name]) for name in ("branches_as_asked", "well_formed")),
         ]
         for value, one in groups.items()
     ]
     head = ["", "problems", "answers", "pass@1, %", "format errors", "cut"]
-    return table([*head, "branches as asked, %"], rows)
+    return table([*head, "branches as asked, %", "well formed, %"], rows)

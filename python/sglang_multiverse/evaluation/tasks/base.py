@@ -54,7 +54,8 @@ class Problem:
         messages: what is asked, as chat messages.
         reference: the right answer, to show.
         groups: what to break the results down by, such as `{"kind": "flat"}`.
-        branches: how many branches the problem asks for; `None` where nobody says.
+        branches: of each block that the problem asks for, in the order of `structure.walk`; empty
+            where it asks for none, `None` where nobody says.
         entry: what the grader needs.
     """
 
@@ -62,7 +63,7 @@ class Problem:
     messages: Sequence[Message]
     reference: str
     groups: Mapping[str, str] = field(default_factory=dict)
-    branches: int | None = None
+    branches: tuple[int, ...] | None = None
     entry: Any = None
 
 

@@ -91,7 +91,12 @@ def _problem(made: Conversation) -> Problem:
         id=f"{made.kind}/{made.family}/{made.seed}",
         messages=made.messages[:-1],
         reference="; ".join(answer.labelled for answer in made.answers),
-        groups={"kind": made.kind, "family": made.family, "branches": str(made.width)},
-        branches=sum(made.branches),
+        groups={
+            "independent parts": "yes" if made.branches else "no",
+            "kind": made.kind,
+            "family": made.family,
+            "branches": str(made.width),
+        },
+        branches=made.branches,
         entry=made,
     )
