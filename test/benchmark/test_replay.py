@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from benchmark.scripts import by_name
+from models import problems
 from sglang_multiverse.structure import parse, walk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +89,11 @@ And more after it."""
 
 def windows(writer: Any, tmp_path: Path, *texts: str, **more: Any) -> Any:
     lines = [
-        {"id": f"t{number}", "output": text, "balanced": "</Parallel>" in text}
+        {
+            "id": f"t{number}",
+            "output": text,
+            "balanced": text.count("<Path>") == text.count("</Path>"),
+        }
         for number, text in enumerate(texts)
     ]
     path = tmp_path / "traces.jsonl"
@@ -115,8 +120,10 @@ def test_windows_are_flat_whole_and_not_too_long(writer: Any, tmp_path: Path) ->
     nested = TRACE.replace("bb", TRACE)
     short = TRACE.replace("aaaa aaaa aaaa", "a")
     cut = TRACE.partition("</Path>")[0]
+    # Its block is whole; the text that gives its context is not.
+    broken = f"{TRACE}\n</Path>"
     # More are asked for than there are.
-    found = windows(writer, tmp_path, nested, cut, TRACE, short, short, count=4)
+    found = windows(writer, tmp_path, nested, cut, TRACE, short, short, broken, count=4)
     assert len(found) == 3
     assert {one.name for one in found} == {f"t{number}, block 1" for number in (2, 3, 4)}
     degrees = [one.degree for one in found]
@@ -165,15 +172,16 @@ def asked(writer: Any, answer: Any, way: str, seed: int = 3, **more: Any) -> tup
     return asyncio.run(asker.ask(way, answer, seed)), fake, asker
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_a_client_forks_and_joins(writer: Any, tiny_tags: Any, depth: int) -> None:
-    """Each piece is asked for once, behind all that it sees and nothing else."""
-    answer = tree(writer, 9, 3, 10, depth=depth)
+def pieces(writer: Any, tags: Any, answer: Any) -> tuple[Fake, Any, set[int]]:
+    """Asked by a client that forks: each piece once, behind all that it sees and nothing else.
+
+    Also where the tokens stand that nobody wrote.
+    """
     reply, fake, asker = asked(writer, answer, "client")
     assert not reply.wrong
     prompt = asker.prompt(answer, 3)
     whole = [*prompt, *answer.ids]
-    mask = import_module("sglang_multiverse.structure").layout(whole, tiny_tags).dense_mask()
+    mask = import_module("sglang_multiverse.structure").layout(whole, tags).dense_mask()
     written: list[int] = []
     for body in fake.asked:
         params = body["sampling_params"]
@@ -182,7 +190,22 @@ def test_a_client_forks_and_joins(writer: Any, tiny_tags: Any, depth: int) -> No
         assert body["input_ids"] == seen[:-1], "what the piece's first token sees, but for itself"
         written += range(first, first + params["max_new_tokens"])
     assert len(written) == len(set(written))
-    headers = set(range(len(prompt), len(whole))) - set(written)
+    return fake, asker, set(range(len(prompt), len(whole))) - set(written)
+
+
+def test_a_client_forks_and_joins_two_blocks_one_after_the_other(
+    writer: Any, tiny_tags: Any
+) -> None:
+    problem = problems.generate(0, "held-out", "rounds")
+    answer = writer.answer("rounds", 9, writer.encode(problem.solution))
+    assert len(answer.blocks) == 2
+    pieces(writer, tiny_tags, answer)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_client_forks_and_joins(writer: Any, tiny_tags: Any, depth: int) -> None:
+    answer = tree(writer, 9, 3, 10, depth=depth)
+    fake, asker, headers = pieces(writer, tiny_tags, answer)
     blocks = list(walk(parse(answer.ids, tiny_tags).blocks))
     labels = {"1", "2", "3", *(f"{a}.{b}" for a in "123" for b in "123" if depth == 2)}
     forced = sum(len(writer.header(label)) for label in labels)
@@ -284,6 +307,7 @@ def test_a_closed_loop_keeps_its_clients_busy(writer: Any) -> None:
     assert len(load.asked) == load.requests == 20 and asker.most == 5
     assert sorted(asker.seeds) == list(range(100, 120))
     assert load.metered["host_seconds"] == 20 and load.metered["rows_held"] == 5
+    assert load.metered["slots_held"] == 9  # the most there were, not what was gained
 
 
 def test_an_open_loop_does_not_wait(writer: Any) -> None:
