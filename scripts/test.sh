@@ -7,7 +7,7 @@ pytest=(.venv/bin/python -m pytest)
 
 [[ $# -gt 0 ]] && exec "${pytest[@]}" "$@"
 
-apart=(test/attention test/kernels test/training)
+apart=(test/attention test/bundled test/curator test/kernels test/training)
 said=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$said"' EXIT
 

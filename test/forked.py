@@ -2,8 +2,7 @@
 
 What a server imports takes eight seconds of a core, and the tests start some twenty. Here it is
 done once, by a fork server of the standard library; from `launch_server.main` on a server runs
-as always. One that is to see another environment than the tests' is started the usual way: much
-of SGLang reads it during the imports.
+as always. Where its environment matters during the imports, it is started the usual way.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ import forked
 MODEL = Path(__file__).parent / "models" / "tiny-multiverse"
 _LAUNCHER = [sys.executable, "-m", "sglang_multiverse.launch_server"]
 _START_SECONDS = 300
+# Of the environment, what is read after the imports.
+_READ_LATE = {"SGLANG_MULTIVERSE_CPU_OVERLAP", "SGLANG_REQ_RUNNING_TIMEOUT"}
 
 
 class ServerError(RuntimeError):
@@ -35,8 +37,8 @@ class ServerError(RuntimeError):
 class Server:
     """`python -m sglang_multiverse.launch_server` on a free port of this machine.
 
-    Forked from a process that holds the imports (`forked`), unless it is to have an environment or
-    a command of its own.
+    Forked from a process that holds the imports (`forked`), unless it is to have a command of its
+    own, or an environment that may be read during the imports.
     """
 
     def __init__(self, *flags: str, model: Path = MODEL, pool: int = 16384, **env: str) -> None:
@@ -60,7 +62,7 @@ class Server:
             "SGLANG_CHECK_KV_PAGE_INVARIANTS": "1",
             **env,
         }
-        self._forks = not env
+        self._forks = env.keys() <= _READ_LATE
         self.process: subprocess.Popen[bytes] | forked.Forked | None = None
         self.http = httpx.Client(base_url=self.url, timeout=120)
         self._read = 0
