@@ -21,6 +21,7 @@ import psutil
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "test")]
 
+from idle import cpu_seconds  # noqa: E402
 from machine import describe  # noqa: E402
 
 from server import Server  # noqa: E402
@@ -48,9 +49,8 @@ def start(launcher: str) -> Start:
         assert server.process is not None
         root = psutil.Process(server.process.pid)
         processes = [root, *root.children(recursive=True)]
-        core_seconds = sum(sum(p.cpu_times()[:2]) for p in processes)
         mib = sum(p.memory_full_info().uss for p in processes) / 2**20
-    return Start(seconds, core_seconds, mib)
+        return Start(seconds, cpu_seconds(server), mib)
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.problems import Problem
@@ -47,6 +47,13 @@ def check_idle(server: Server) -> None:
     log = server.new_log()
     for sign in ("Traceback", "A family is stuck", "pool memory leak", "leak detected"):
         assert sign not in log, server.tail
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come true in {seconds:g} s"
+        time.sleep(0.02)
 
 
 def counters(server: Server) -> dict[str, float]:

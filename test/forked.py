@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-_IMPORTED = ("sglang.srt.managers.scheduler", "sglang.srt.entrypoints.http_server")
+from sglang_multiverse.engine import upstream
+
+_IMPORTED = (upstream.SCHEDULER, upstream.HTTP_SERVER)
 
 
 class Forked:

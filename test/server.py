@@ -35,14 +35,21 @@ class ServerError(RuntimeError):
 
 
 class Server:
-    """`python -m sglang_multiverse.launch_server` on a free port of this machine.
+    """`python -m sglang_multiverse.launch_server` on a port of this machine, a free one by default.
 
     Forked from a process that holds the imports (`forked`), unless it is to have a command of its
     own, or an environment that may be read during the imports.
     """
 
-    def __init__(self, *flags: str, model: Path = MODEL, pool: int = 16384, **env: str) -> None:
-        self.port = free_port()
+    def __init__(
+        self,
+        *flags: str,
+        model: Path = MODEL,
+        pool: int = 16384,
+        port: int | None = None,
+        **env: str,
+    ) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = Path(tempfile.mkstemp(prefix="server-", suffix=".log")[1])
         self.command = [

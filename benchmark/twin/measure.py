@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
@@ -52,17 +51,15 @@ class At(Server):
     """
 
     def __init__(self, bundle: Path, port: int, threads: int, most: int) -> None:
-        flags = ("--port", str(port), "--served-model-name", served_as(bundle))
-        # Prompt and answer of each of the most that are in work at once.
         super().__init__(
-            *flags,
+            *("--served-model-name", served_as(bundle)),
             model=model_path(bundle=bundle),
+            # Prompt and answer of each of the most that are in work at once.
             pool=1024 * most,
+            port=port,
             OMP_NUM_THREADS=str(threads),
             **ENVIRONMENT,
         )
-        self.port, self.url = port, f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.url, timeout=120)
 
 
 @contextmanager

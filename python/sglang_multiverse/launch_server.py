@@ -128,7 +128,6 @@ def serve(argv: list[str]) -> None:
     """Run SGLang's server until it ends, and end its processes with it."""
     from sglang.launch_server import run_server
     from sglang.srt.plugins import load_plugins
-    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
     from sglang.srt.server_args import prepare_server_args
     from sglang.srt.utils import kill_process_tree
 
@@ -136,8 +135,7 @@ def serve(argv: list[str]) -> None:
         # Its processes are forked from this one: what they need is imported and hooked here.
         importlib.import_module(upstream.SCHEDULER)
         importlib.import_module(upstream.HTTP_SERVER)
-        for hook in upstream.launch_hooks():
-            HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
+        upstream.register(upstream.launch_hooks())
     load_plugins()
     server_args = prepare_server_args(argv)
     try:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from asking import chat_ids, chat_text, counters, header_tokens, paths_of, user
+from asking import chat_ids, chat_text, counters, header_tokens, paths_of, user, wait_until
 from models import problems
 from server import Server
 from sglang_multiverse.structure import Role, TagTable, parse
@@ -265,13 +265,17 @@ def test_generate_stream_is_the_answer(
     assert not any("multiverse" in event["meta_info"] for event in events[:-1])
 
 
+def load(server: Server) -> dict[str, Any]:
+    found: dict[str, Any] = server.http.get("/v1/loads").json()["loads"][0]
+    return found
+
+
 def test_an_answer_of_several_is_aborted_by_the_id_its_client_gave(server: Server) -> None:
     params = {"n": 2, "temperature": 1, "max_new_tokens": 2000, "ignore_eos": True}
     body = {"text": "Once", "rid": "story", "sampling_params": params}
     with ThreadPoolExecutor(1) as other:
         asked = other.submit(server.http.post, "/generate", json=body)
-        while server.http.get("/v1/loads").json()["loads"][0]["num_running_reqs"] < 2:
-            time.sleep(0.02)
+        wait_until(lambda: load(server)["num_running_reqs"] >= 2)
         server.http.post("/abort_request", json={"rid": "stor"})  # nobody's
         time.sleep(0.5)
         assert not asked.done()

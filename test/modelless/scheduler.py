@@ -50,15 +50,15 @@ def _hooked() -> type[Scheduler]:
     """SGLang's scheduler class as the plugin leaves it."""
     from sglang.srt.managers import scheduler
     from sglang.srt.plugins import load_plugins
-    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+    from sglang.srt.plugins.hook_registry import HookRegistry
 
     from sglang_multiverse.engine import upstream
 
     load_plugins()
-    for hook in upstream.scheduler_hooks():
-        # This process may have loaded its plugins before it was a scheduler's.
-        if hook.target not in HookRegistry._patched:
-            HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
+    # This process may have loaded its plugins before it was a scheduler's.
+    upstream.register(
+        hook for hook in upstream.scheduler_hooks() if hook.target not in HookRegistry._patched
+    )
     HookRegistry.apply_hooks()
     return scheduler.Scheduler
 

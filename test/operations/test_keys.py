@@ -10,11 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from asking import user
+from asking import user, wait_until
 from models import problems
 from server import Server
-
-from .tools import wait_until
 
 pytestmark = pytest.mark.slow
 PROMPT = problems.generate(3, "held-out", "flat").prompt

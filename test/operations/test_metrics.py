@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from asking import chat_ids, check_idle, user
+from asking import chat_ids, check_idle, user, wait_until
 from models import problems
 from server import Server
 from sglang_multiverse.engine.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from sglang_multiverse.structure import Role
-
-from .tools import wait_until
 
 pytestmark = pytest.mark.server
 

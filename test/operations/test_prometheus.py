@@ -12,11 +12,11 @@ import httpx
 import pytest
 import yaml
 
-from asking import user
+from asking import user, wait_until
 from models import problems
 from server import Server, free_port
 
-from .tools import DASHBOARD, DOCKER, tool, wait_until
+from .tools import DASHBOARD, DOCKER, tool
 
 pytestmark = pytest.mark.server
 COUNTED = ("tokens", "critical_path_tokens", "branches", "blocks", "forced_tokens")

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from asking import Message, user
+from asking import Message, user, wait_until
 from models import problems
 from server import Server, free_port
 
-from .tools import ROOT, tool, wait_until
+from .tools import ROOT, tool
 
 pytestmark = pytest.mark.slow
 TURNS = 4

@@ -12,10 +12,7 @@ from .http.reasoning import register_parser
 
 def register() -> None:
     """Register the hooks this process needs."""
-    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
-
-    for hook in upstream.hooks_here():
-        HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
+    upstream.register(upstream.hooks_here())
     register_parser()
     attention.register()
     if upstream.on_our_platform():

@@ -239,6 +239,14 @@ def hooks_here() -> tuple[Hook, ...]:
     return (*scheduling_hooks(), *(page_hooks() if HTTP_SERVER in sys.modules else ()))
 
 
+def register(hooks: Iterable[Hook]) -> None:
+    """Have SGLang apply `hooks` when it has loaded its plugins."""
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    for hook in hooks:
+        HookRegistry.register(hook.target, hook.hook, HookType(hook.type))
+
+
 def check_hooks(hooks: Iterable[Hook]) -> None:
     """Raise `HookError` unless every one of `hooks` took effect in this process.
 

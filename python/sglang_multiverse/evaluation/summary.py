@@ -12,6 +12,8 @@ from .form import Form, read_form
 from .stats import estimate, majority, pass_at_k, quantile, ranks
 from .store import Asked, Sample
 
+_Told = list[tuple[Sample, Form]]
+
 
 def summarise(asked: Sequence[Asked], *, resamples: int, confidence: float) -> dict[str, Any]:
     """Accuracy, parallelism and latency of one series, and accuracy by group.
@@ -21,13 +23,14 @@ def summarise(asked: Sequence[Asked], *, resamples: int, confidence: float) -> d
     """
     scored = _accuracy(asked, resamples, confidence)
     samples = [sample for one in asked for sample in _answered(one)]
+    told = {one.id: _told(one) for one in asked}
     return {
         **_counts(asked),
         **scored,
-        **_form(asked),
+        **_form(asked, told),
         **_structure(samples),
         **_speed(samples),
-        "groups": _groups(asked, resamples, confidence),
+        "groups": _groups(asked, told, resamples, confidence),
     }
 
 
@@ -101,11 +104,11 @@ def _accuracy(asked: Sequence[Asked], resamples: int, confidence: float) -> dict
     }
 
 
-def _form(asked: Sequence[Asked]) -> dict[str, Any]:
+def _form(asked: Sequence[Asked], told: Mapping[str, _Told]) -> dict[str, Any]:
     """How often the blocks of an answer have the branches that its problem asks for, and how often
     an answer that came to its end is well formed: both of endpoints that tell structure only.
     """
-    forms = [(one, sample, form) for one in asked for sample, form in _told(one)]
+    forms = [(one, sample, form) for one in asked for sample, form in told[one.id]]
     return {
         "branches_as_asked": _share(
             form.branches == one.branches for one, _, form in forms if one.branches is not None
@@ -116,7 +119,7 @@ def _form(asked: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
-def _told(one: Asked) -> list[tuple[Sample, Form]]:
+def _told(one: Asked) -> _Told:
     """The answers whose structure the endpoint tells, with the form of their texts."""
     return [
         (sample, read_form(text))
@@ -167,7 +170,7 @@ def spread(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def _groups(
-    asked: Sequence[Asked], resamples: int, confidence: float
+    asked: Sequence[Asked], told: Mapping[str, _Told], resamples: int, confidence: float
 ) -> dict[str, dict[str, dict[str, Any]]]:
     names = dict.fromkeys(name for one in asked for name in one.groups)
     return {
@@ -176,7 +179,7 @@ def _groups(
                 "problems": len(some),
                 **{k: _counts(some)[k] for k in ("answered", "right", "cut", "format_errors")},
                 "pass_at_1": _accuracy(some, resamples, confidence)["pass_at_1"],
-                **_form(some),
+                **_form(some, told),
             }
             for value, some in sorted(grouped(asked, partial(_group, name)).items())
         }
